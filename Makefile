@@ -1,0 +1,41 @@
+# make demo: encode the demo. make test: run the tests. Both set up .venv first; PYTHON chooses its interpreter.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: help env demo test lint format clean
+
+help:
+	@echo "make demo    encode the demo's 12 passages with SmolLM2-135M-Instruct"
+	@echo "make test    run the tests"
+	@echo "make lint    check style: ruff, snakefmt, snakemake --lint"
+	@echo "make format  write that style"
+	@echo "make env     only set up .venv, with the pinned packages"
+	@echo "make clean   remove results, logs and Snakemake's records (not the models, the store or .venv)"
+
+env: .venv/.done
+
+.venv/.done: envs/requirements.txt envs/requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lorary needs Python 3.11 or newer; choose one with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements-dev.txt
+	@touch $@
+
+demo: env
+	$(BIN)/snakemake --cores all --resources gpu=1
+
+test: env
+	$(BIN)/pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+clean:
+	rm -rf results/adapters results/data results/prompts results/train logs benchmarks .snakemake

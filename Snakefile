@@ -1,0 +1,44 @@
+# Passages of text into LoRA adapters: `snakemake --cores 8 --resources gpu=1`. Settings: config.yaml.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/model.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/prompts.smk"
+include: "workflow/rules/train.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        ADAPTERS,
+        [index.path for index in PLAN.indexes],
+    message:
+        "Every adapter is there."
+
+
+# Parts of the way: `snakemake --cores 8 prompts` and so on.
+rule models:
+    input:
+        list(PLAN.models),
+
+
+rule data:
+    input:
+        list(PLAN.tables),
+
+
+rule prompts:
+    input:
+        sorted({batch.prompts for batch in PLAN.batches}),
+
+
+rule adapters:
+    input:
+        ADAPTERS,

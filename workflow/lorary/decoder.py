@@ -1,0 +1,172 @@
+"""The base model as a torch module that turns token ids into logits.
+
+Llama and its kin (Llama 1 to 3, SmolLM2, Mistral, Qwen2, Qwen2.5, Qwen3) are written out here, in the names that their
+weights have, because importing transformers' own modules takes longer than training a passage does. Every other
+architecture goes through transformers.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+
+def load(directory: str, precision: str, device: torch.device) -> nn.Module:
+    """The frozen base model, `precision` being float32 or bfloat16. `logits` calls it."""
+    dtype = getattr(torch, precision)
+    config = json.loads((Path(directory) / "config.json").read_text())
+    if _written_out_here(config):
+        with torch.device("meta"):
+            model = Decoder(config)
+        weights: dict[str, Tensor] = {}
+        for path in sorted(Path(directory).glob("*.safetensors")):
+            weights |= {k: t.to(dtype) for k, t in load_file(path, device=str(device)).items()}
+        if config.get("tie_word_embeddings"):
+            weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+        weights = {k: t for k, t in weights.items() if not k.endswith("rotary_emb.inv_freq")}
+        model.load_state_dict(weights, assign=True)
+    else:
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, trust_remote_code=False).to(device)
+    return model.eval().requires_grad_(False)
+
+
+def logits(model: nn.Module, ids: Tensor) -> Tensor:
+    """ids (B, T) -> logits (B, T, V). Padding on the right needs no mask: no token looks ahead."""
+    return model(ids) if isinstance(model, Decoder) else model(input_ids=ids, use_cache=False).logits
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: dict[str, Any]):
+        super().__init__()
+        self.model = nn.Module()
+        self.model.embed_tokens = nn.Embedding(config["vocab_size"], config["hidden_size"])
+        self.model.layers = nn.ModuleList(Layer(config) for _ in range(config["num_hidden_layers"]))
+        self.model.norm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
+        self.lm_head = nn.Linear(config["hidden_size"], config["vocab_size"], bias=False)
+        self.config = config
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.model.embed_tokens
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.model.embed_tokens(ids)  # (B, T, C)
+        rotary = rotation(self.config, ids.shape[1], x.device, x.dtype)
+        for layer in self.model.layers:
+            x = layer(x, rotary)
+        return self.lm_head(self.model.norm(x))  # (B, T, V)
+
+
+class Layer(nn.Module):
+    def __init__(self, config: dict[str, Any]):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rotary)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Attention(nn.Module):
+    def __init__(self, config: dict[str, Any]):
+        super().__init__()
+        width, heads = config["hidden_size"], config["num_attention_heads"]
+        groups = config.get("num_key_value_heads") or heads
+        self.head_dim = head_dim(config)
+        bias = config["model_type"] == "qwen2" or config.get("attention_bias", False)
+        self.q_proj = nn.Linear(width, heads * self.head_dim, bias=bias)
+        self.k_proj = nn.Linear(width, groups * self.head_dim, bias=bias)
+        self.v_proj = nn.Linear(width, groups * self.head_dim, bias=bias)
+        self.o_proj = nn.Linear(heads * self.head_dim, width, bias=bias and config["model_type"] != "qwen2")
+        if config["model_type"] == "qwen3":
+            self.q_norm = RMSNorm(self.head_dim, config["rms_norm_eps"])
+            self.k_norm = RMSNorm(self.head_dim, config["rms_norm_eps"])
+        else:
+            self.q_norm = self.k_norm = nn.Identity()
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        B, T, _ = x.shape
+        split = (B, T, -1, self.head_dim)
+        q = rotate(self.q_norm(self.q_proj(x).view(split)).transpose(1, 2), rotary)  # (B, heads, T, D)
+        k = rotate(self.k_norm(self.k_proj(x).view(split)).transpose(1, 2), rotary)  # (B, groups, T, D)
+        v = self.v_proj(x).view(split).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+        return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: dict[str, Any]):
+        super().__init__()
+        width, inner, bias = config["hidden_size"], config["intermediate_size"], config.get("mlp_bias", False)
+        self.gate_proj = nn.Linear(width, inner, bias=bias)
+        self.up_proj = nn.Linear(width, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.float() if x.dtype != torch.float64 else x
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * y.to(x.dtype)
+
+
+def rotation(config: dict[str, Any], length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, D) of the rotary position embedding."""
+    rope, dim = rope_parameters(config), head_dim(config)
+    frequency = 1.0 / rope["rope_theta"] ** (torch.arange(0, dim, 2, dtype=torch.int64, device=device).float() / dim)
+    if rope["rope_type"] == "llama3":
+        # Low frequencies are slowed down by `factor`, high ones kept, those between blended.
+        old = rope["original_max_position_embeddings"]
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        wavelength = 2 * math.pi / frequency
+        blend = ((old / wavelength - low) / (high - low)).clamp(0, 1)
+        frequency = (1 - blend) * frequency / rope["factor"] + blend * frequency
+    angle = torch.outer(torch.arange(length, device=device).float(), frequency)  # (T, D / 2)
+    angle = torch.cat((angle, angle), dim=-1)
+    return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = rotary
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin
+
+
+def head_dim(config: dict[str, Any]) -> int:
+    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+
+
+def rope_parameters(config: dict[str, Any]) -> dict[str, Any]:
+    """As transformers 5 writes them (rope_parameters) or as 4 did (rope_theta beside rope_scaling)."""
+    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    rope.setdefault("rope_theta", config.get("rope_theta", 10000.0))
+    rope.setdefault("rope_type", rope.get("type", "default"))
+    return rope
+
+
+def _written_out_here(config: dict[str, Any]) -> bool:
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    return (
+        config.get("model_type") in ("llama", "mistral", "qwen2", "qwen3")
+        and config.get("hidden_act", "silu") == "silu"
+        and rope_parameters(config)["rope_type"] in ("default", "llama3")
+        and window is None
+        and "quantization_config" not in config
+    )

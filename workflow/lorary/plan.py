@@ -1,0 +1,226 @@
+"""What the workflow has to make, stage by stage, for the runs of a config: the paths and settings that the rules use.
+
+A stage of two runs that is the same in every setting is one stage; two that would write one path with different
+settings are an error.
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import dataset
+from .config import Run
+from .errors import LoraryError
+
+# Up to so many passages `passages_per_job: auto` gives each its own job; beyond, it keeps a run near so many jobs.
+JOBS = 100
+MOST_PASSAGES_PER_JOB = 64
+# Prompt ids take milliseconds a passage: fewer to a file than these, and a job would be all start-up.
+PASSAGES_PER_PROMPT_FILE = 64
+# Goes up with every change of the trainer that makes adapters differ by more than rounding: all are trained again then.
+NUMERICS = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of passages: what one training job trains."""
+
+    rule: str
+    name: str  # of its files
+    label: str  # for people: dataset, type, passages
+    of: int  # how many passages the type has
+    table: str
+    adapters: list[str]  # a directory a passage
+    record: str
+    model: str
+    base_weight: str
+    prompts: str
+    settings: dict[str, Any]  # the hyperparameters that training takes
+    store: str
+
+
+@dataclass(frozen=True)
+class BaseWeight:
+    rule: str
+    path: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Index:
+    rule: str
+    path: str
+    batches: list[Batch]
+
+
+@dataclass
+class Plan:
+    models: dict[str, dict[str, Any]]  # directory -> model_path, model_revision
+    tables: dict[str, dict[str, Any]]  # Parquet file -> files, sample, augment_model
+    prompts: dict[str, dict[str, Any]]  # folder -> table, model and settings
+    base_weights: list[BaseWeight]
+    batches: list[Batch]
+    indexes: list[Index]
+
+
+@dataclass
+class Part:
+    """One type of one run: what one type folder of the adapter tree holds."""
+
+    run: Run
+    number: int  # of the run
+    files: list[Path]
+    counts: list[int]  # passages of each question
+    per_job: int
+
+
+def make(runs: list[Run]) -> Plan:
+    """The plan of the runs. Reads the data's outline. Raises LoraryError."""
+    parts: dict[str, Part] = {}
+    for number, run in enumerate(runs):
+        for folder, part in _parts(run, number).items():
+            same = parts.setdefault(folder, part)
+            _refuse_conflict(folder, same, part)
+            if len(part.counts) > len(same.counts):  # the same adapters, and more: a larger sample
+                parts[folder] = part
+
+    models, tables, prompts, base_weights = Stage(), Stage(), Stage(), Stage()
+    batches: list[Batch] = []
+    by_index: dict[str, list[Batch]] = {}
+    for folder, part in parts.items():
+        run, kind = part.run, Path(folder).name
+        model = models.add(f"resources/models/{run['model_name']}", _pick(run, "model_path", "model_revision"), part)
+        base_weight = base_weights.add(
+            f"{_rank_folder(run)}/base_weight",
+            {"model": model, **_pick(run, "lora_rank", "lora_alpha", "lora_target_modules", "seed", "base_weight")},
+            part,
+        )
+        table_settings = {"files": [str(path) for path in part.files], **_pick(run, "sample", "augment_model")}
+        table = tables.add(
+            f"results/data/{run['dataset']}_{kind}_{_digest(table_settings)}.parquet", table_settings, part
+        )
+        prompt_settings = {
+            "table": table,
+            "model": model,
+            **_pick(run, "with_cot", "prompt_templates", "max_length", "chat_date"),
+            "fewshot": run["fewshot"] if run["with_cot"] else None,
+        }
+        name = f"{run['model_name']}_{run['dataset']}_{kind}_{_style(run)}"
+        prompt_folder = prompts.add(f"results/prompts/{name}_{_digest(prompt_settings)}", prompt_settings, part)
+
+        passages = [f"{folder}/data_{did}/passage_{pid}" for did, n in enumerate(part.counts) for pid in range(n)]
+        digits = len(str(len(passages)))
+        per_file = part.per_job * -(-PASSAGES_PER_PROMPT_FILE // part.per_job)
+        for start in range(0, len(passages), part.per_job):
+            last = min(start + part.per_job, len(passages)) - 1
+            first_of_file = start - start % per_file
+            last_of_file = min(first_of_file + per_file, len(passages)) - 1
+            batch_name = f"{name}_{_digest(folder)}/{start}-{last}"
+            batch = Batch(
+                rule=re.sub(r"\W", "_", f"train_adapters_{run['dataset']}_{kind}_{_digest(folder)}_{start:0{digits}}"),
+                name=batch_name,
+                label=f"{run['dataset']} {kind} {start}" + (f"-{last}" if last > start else ""),
+                of=len(passages),
+                table=table,
+                adapters=passages[start : last + 1],
+                record=f"results/train/{batch_name}.tsv",
+                model=model,
+                base_weight=base_weight,
+                prompts=f"{prompt_folder}/{first_of_file}-{last_of_file}.parquet",
+                settings={
+                    "numerics": NUMERICS,
+                    **_pick(run, "per_device_train_batch_size", "num_train_epochs", "learning_rate", "precision"),
+                },
+                store=run["store_dir"],
+            )
+            batches.append(batch)
+            by_index.setdefault(f"{Path(folder).parent}/adapters.tsv", []).append(batch)
+    return Plan(
+        models.settings,
+        tables.settings,
+        prompts.settings,
+        [
+            BaseWeight(_numbered("init_base_weight", i), path, settings)
+            for i, (path, settings) in enumerate(base_weights.settings.items())
+        ],
+        batches,
+        [Index(_numbered("index_adapters", i), *item) for i, item in enumerate(by_index.items())],
+    )
+
+
+class Stage:
+    """The outputs of one stage, each path once."""
+
+    def __init__(self):
+        self.settings: dict[str, dict[str, Any]] = {}
+        self._numbers: dict[str, int] = {}
+
+    def add(self, path: str, settings: dict[str, Any], part: Part) -> str:
+        first = self.settings.setdefault(path, settings)
+        number = self._numbers.setdefault(path, part.number)
+        if differing := [key for key in settings if settings[key] != first[key]]:
+            raise LoraryError(
+                f"runs[{number}] and runs[{part.number}] would both write {path}, with different"
+                f" {', '.join(differing)}. Give them the same, another model_name or another adapter_dir."
+            )
+        return path
+
+
+def _parts(run: Run, number: int) -> dict[str, Part]:
+    """The type folders of a run, with what goes into each."""
+    root = run["projector_data_dir"] if run["projector"] else run["data_dir"]
+    types = dataset.type_files(Path(root) / run["dataset"] / run["augment_model"], run["data_type"])
+    counts = {kind: dataset.passage_counts(files, run["sample"], run["augment_model"]) for kind, files in types.items()}
+    per_job = run["passages_per_job"]
+    if per_job == "auto":
+        total = sum(map(sum, counts.values()))
+        per_job = 1 if total <= JOBS else min(-(-total // JOBS), MOST_PASSAGES_PER_JOB)
+    return {
+        f"{_run_folder(run)}/{kind}": Part(run, number, files, counts[kind], per_job) for kind, files in types.items()
+    }
+
+
+def _rank_folder(run: Run) -> str:
+    return (
+        f"{os.path.normpath(run['adapter_dir'])}/{run['model_name']}/rank={run['lora_rank']}_alpha={run['lora_alpha']}"
+    )
+
+
+def _run_folder(run: Run) -> str:
+    setting = f"lr={run['learning_rate']}_epoch={run['num_train_epochs']}_{_style(run)}"
+    augment = run["augment_model"] + ("_projector" if run["projector"] else "")
+    return f"{_rank_folder(run)}/{run['dataset']}/{setting}/aug_model={augment}"
+
+
+def _style(run: Run) -> str:
+    return "cot" if run["with_cot"] else "direct"
+
+
+def _numbered(rule: str, i: int) -> str:
+    """The rule's own name for the first, as there mostly is one."""
+    return f"{rule}_{i}" if i else rule
+
+
+def _refuse_conflict(folder: str, a: Part, b: Part) -> None:
+    """Two runs may share a type folder only where they would write the same adapters there."""
+    free = {"data_type", "sample", "passages_per_job", "store_dir"}
+    if not a.run["with_cot"]:
+        free.add("fewshot")
+    differing = [key for key in a.run if key not in free and a.run[key] != b.run[key]]
+    if differing:
+        raise LoraryError(
+            f"runs[{a.number}] and runs[{b.number}] would both write {folder}, with different {', '.join(differing)}."
+            " Leave one out, or give one another adapter_dir."
+        )
+
+
+def _pick(run: Run, *keys: str) -> dict[str, Any]:
+    return {key: run[key] for key in keys}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]

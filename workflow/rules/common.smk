@@ -1,0 +1,56 @@
+# The plan of the runs, made when the Snakefile is read: the passages are known, so there is no checkpoint.
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+
+from lorary import plan
+from lorary.config import resolve
+from lorary.device import count_gpus
+from lorary.errors import LoraryError
+from lorary.summary import summarize
+from snakemake.exceptions import WorkflowError
+
+STARTED = time.time()
+
+try:
+    PLAN = plan.make(resolve(config))
+except LoraryError as error:
+    raise WorkflowError(str(error)) from None
+
+ADAPTERS = [adapter for batch in PLAN.batches for adapter in batch.adapters]
+
+
+def model_sources(wildcards):
+    """The files of a model that lies here: when they change, the model does."""
+    folder = Path(PLAN.models[f"resources/models/{wildcards.model}"]["model_path"]).expanduser()
+    return sorted(str(path) for path in folder.glob("*.*")) if folder.is_dir() else []
+
+
+def prompt_settings(wildcards):
+    return PLAN.prompts[f"results/prompts/{wildcards.prompts}"]
+
+
+def training_threads():
+    """All cores on the processor, where one job trains at a time; on GPUs, each job's share of them."""
+    return max(1, workflow.cores // max(1, count_gpus()))
+
+
+def training_outcome(batch):
+    """What a training job says at its end, also when it has failed: for the summary."""
+    return f"logs/train_adapters/{batch.name}.json"
+
+
+def summary():
+    outcomes = {training_outcome(batch): batch.adapters for batch in PLAN.batches}
+    folders = "\n".join(f"  {Path(index.path).parent}" for index in PLAN.indexes)
+    return f"\n{summarize(outcomes, STARTED, time.time() - STARTED)}\n{folders}\n"
+
+
+onsuccess:
+    print(summary(), file=sys.stderr)
+
+
+onerror:
+    print(summary(), file=sys.stderr)

@@ -1,0 +1,54 @@
+# One job trains one batch of passages and declares each of its adapter directories, so each batch has its rule.
+
+for batch in PLAN.batches:
+
+    rule:
+        name:
+            batch.rule
+        input:
+            model=batch.model,
+            base_weight=batch.base_weight,
+            prompts=batch.prompts,
+        output:
+            adapters=[directory(adapter) for adapter in batch.adapters],
+            record=batch.record,
+        log:
+            text=f"logs/train_adapters/{batch.name}.log",
+            outcome=training_outcome(batch),
+        benchmark:
+            f"benchmarks/train_adapters/{batch.name}.tsv"
+        conda:
+            "../../envs/lorary.yaml"
+        threads: training_threads()
+        resources:
+            gpu=1,
+        params:
+            settings=batch.settings,
+            store=batch.store,
+            label=batch.label,
+        message:
+            f"Training {batch.label} of {batch.of} passages"
+        script:
+            "../scripts/train_adapters.py"
+
+
+for index in PLAN.indexes:
+
+    rule:
+        name:
+            index.rule
+        input:
+            records=[batch.record for batch in index.batches],
+            tables=sorted({batch.table for batch in index.batches}),
+        output:
+            index.path,
+        log:
+            f"logs/{index.rule}.log",
+        conda:
+            "../../envs/lorary.yaml"
+        params:
+            table_of=[batch.table for batch in index.batches],
+        message:
+            f"Indexing {index.path}"
+        script:
+            "../scripts/index_adapters.py"

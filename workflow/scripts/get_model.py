@@ -1,0 +1,12 @@
+"""Rule get_model: the base model as one directory."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lorary.job import job
+from lorary.model import get_model
+
+with job(snakemake.log[0], snakemake.rule, network=True):
+    get_model(snakemake.params.model_path, snakemake.params.model_revision, snakemake.output[0])

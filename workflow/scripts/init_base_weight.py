@@ -1,0 +1,20 @@
+"""Rule init_base_weight: the one initial adapter that every training starts from."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lorary.adapter import init_base_weight
+from lorary.job import job
+
+with job(snakemake.log[0], snakemake.rule):
+    init_base_weight(
+        model=snakemake.input.model,
+        rank=snakemake.params.lora_rank,
+        alpha=snakemake.params.lora_alpha,
+        target_modules=snakemake.params.lora_target_modules,
+        seed=snakemake.params.seed,
+        given=snakemake.params.base_weight,
+        destination=snakemake.output[0],
+    )

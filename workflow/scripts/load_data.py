@@ -1,0 +1,15 @@
+"""Rule load_data: augmented data as one checked table."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lorary import dataset
+from lorary.job import job
+
+with job(snakemake.log[0], snakemake.rule):
+    rows = dataset.load(
+        [Path(path) for path in snakemake.input], snakemake.params.sample, snakemake.params.augment_model
+    )
+    dataset.save(rows, snakemake.output[0])

@@ -1,0 +1,22 @@
+"""Rules train_adapters: the adapters of one batch of passages."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lorary.job import job
+from lorary.train import train_adapters
+
+with job(snakemake.log.text, snakemake.params.label):
+    train_adapters(
+        outputs=snakemake.output.adapters,
+        record=snakemake.output.record,
+        outcome=snakemake.log.outcome,
+        model=snakemake.input.model,
+        base_weight=snakemake.input.base_weight,
+        prompts=snakemake.input.prompts,
+        settings=snakemake.params.settings,
+        store=snakemake.params.store,
+        threads=snakemake.threads,
+    )
