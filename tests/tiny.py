@@ -12,7 +12,7 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = "amber basalt copper dune ember flint granite heath iron jasper kelp loam marl nickel ochre peat".split()
+WORDS = ("amber", "basalt", "copper", "dune", "ember", "flint", "granite", "heath", "iron", "jasper", "kelp", "loam")
 
 
 @functools.cache

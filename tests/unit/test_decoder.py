@@ -3,10 +3,10 @@
 import json
 
 import pytest
-import tiny
 import torch
 from transformers import AutoModelForCausalLM
 
+import tiny
 from lorary import decoder
 
 CPU = torch.device("cpu")
@@ -41,7 +41,9 @@ def test_logits_are_those_of_transformers(tmp_path, kind, settings):
     torch.testing.assert_close(decoder.logits(ours, ids), theirs(ids).logits, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "settings"), [("granite", {"logits_scaling": 3.0}), ("mistral", {"sliding_window": 8})])
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("granite", {"logits_scaling": 3.0}), ("mistral", {"sliding_window": 8})]
+)
 def test_other_architectures_go_through_transformers(tmp_path, kind, settings):
     tiny.make_model(tmp_path, kind, **settings)
     model = decoder.load(tmp_path, "float32", CPU)

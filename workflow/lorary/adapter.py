@@ -28,7 +28,9 @@ def init_base_weight(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model), trust_remote_code=False)
+        skeleton = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(model, trust_remote_code=False), trust_remote_code=False
+        )
     linear = {name: m.weight.shape for name, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear)}
     targets = [name for name in linear if any(name == t or name.endswith(f".{t}") for t in target_modules)]
     unused = [t for t in target_modules if not any(name == t or name.endswith(f".{t}") for name in targets)]
@@ -61,7 +63,7 @@ def init_base_weight(
             target_modules=target_modules,
         )
         with tempfile.TemporaryDirectory() as temporary:
-            get_peft_model(skeleton, lora).save_pretrained(temporary)
+            get_peft_model(skeleton, lora).save_pretrained(temporary, save_embedding_layers=False)
             config, tensors = read_adapter(temporary)
     config["base_model_name_or_path"] = fingerprint(model)["name"]
     write_adapter(Path(destination), config_bytes(config), tensors_bytes(tensors))
@@ -75,6 +77,8 @@ def read_adapter(directory: str) -> tuple[dict[str, Any], dict]:
 
     try:
         config = json.loads((Path(directory) / CONFIG).read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError(f"{CONFIG} is no mapping")
         tensors = load_file(Path(directory) / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
         raise LoraryError(f"{directory}: no adapter in PEFT's format ({CONFIG} and {TENSORS}): {error}") from None
@@ -120,6 +124,8 @@ def _check_given(
     for key, expected in plain.items():
         if config.get(key, expected) != expected:
             faults.append(f"{key}: expected {expected!r}, found {config[key]!r}")
+    if (start := config.get("init_lora_weights", True)) not in (True, False, "gaussian"):
+        faults.append(f"init_lora_weights: {start!r} changes the base model itself")
     found = config.get("target_modules")
     if not isinstance(found, list) or set(found) != set(targets):
         faults.append(f"target_modules: expected {sorted(targets)}, found {found!r}")

@@ -1,7 +1,8 @@
 """From the config, as Snakemake hands it over, to checked runs: one complete setting each."""
 
 import difflib
-import math
+import os
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from .errors import LoraryError, report
+from .errors import report
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 
@@ -29,28 +30,40 @@ def resolve(config: dict[str, Any]) -> list[Run]:
     faults = _faults(config, schema, where="")
     overrides = config.get("runs", [])
     if isinstance(overrides, list):
+        overrides = list(overrides)
         one_run = {**schema, "properties": {key: rule for key, rule in properties.items() if key != "runs"}}
         for i, override in enumerate(overrides):
             if isinstance(override, dict):
                 overrides[i] = override = {k: _read(v, properties.get(k, {})) for k, v in override.items()}
                 faults += _faults(override, one_run, where=f"runs[{i}].")
+    runs = [] if faults else [{**defaults, **config, **override} for override in overrides or [{}]]
+    for i, run in enumerate(runs):
+        if run["with_cot"] and not run["fewshot"]:
+            where = f"runs[{i}]." if overrides else ""
+            faults.append(f"{where}with_cot: true needs fewshot, a JSON list of {{question, answer}}")
     if faults:
         raise report(faults, "The config has values that are not allowed (config.yaml, --configfile or --config):")
 
-    runs = [{**defaults, **config, **override} for override in overrides or [{}]]
     for run in runs:
         del run["runs"]
         run["augment_model"] = run["augment_model"] or run["model_name"]
-        run["projector_data_dir"] = run["projector_data_dir"] or f"{run['data_dir'].rstrip('/')}_projector"
+        for key in ("data_dir", "adapter_dir", "store_dir"):
+            run[key] = _one_spelling(run[key])
+        run["projector_data_dir"] = _one_spelling(run["projector_data_dir"] or f"{run['data_dir']}_projector")
         run["learning_rate"] = float(run["learning_rate"])  # 1 and 1.0 are one path: lr=1.0
-        if run["with_cot"] and not run["fewshot"]:
-            raise LoraryError("with_cot needs few-shot examples: set fewshot to a JSON list of {question, answer}.")
     return runs
 
 
 def chat_date(text: str) -> datetime:
     """The day that chat templates see as today, written like 26 Jul 2024. Raises ValueError."""
     return datetime.strptime(text, "%d %b %Y")
+
+
+def _one_spelling(folder: str) -> str:
+    """A folder's path, relative to the working directory where it lies below it."""
+    path = os.path.normpath(os.path.expanduser(folder))
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
 
 
 def _read(value: Any, rule: dict[str, Any]) -> Any:
@@ -84,7 +97,7 @@ def _faults(config: dict[str, Any], schema: dict[str, Any], where: str) -> list[
         if error.absolute_path:
             key = error.absolute_path[0]
             faults[key] = _fault(where, key, config, properties)
-    if isinstance(rate := config.get("learning_rate"), float) and not math.isfinite(rate):
+    if isinstance(rate := config.get("learning_rate"), int | float) and not abs(rate) <= sys.float_info.max:
         faults["learning_rate"] = _fault(where, "learning_rate", config, properties)
     if isinstance(date := config.get("chat_date"), str):
         try:

@@ -1,6 +1,7 @@
 """Augmented data: JSON files of questions into one checked table, a row a passage."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import yaml
 from .errors import LoraryError, report
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "question.schema.yaml"
+
+# What may become a folder's name; config.schema.yaml says the same of names in the config.
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]*"
 
 # A question and the place it came from (file name, position), for messages.
 Row = tuple[str, int, Any]
@@ -26,6 +30,10 @@ def type_files(folder: Path, data_type: str | None) -> dict[str, list[Path]]:
             " put it there, or set data_dir, dataset and augment_model."
         )
     files = {path.stem: path for path in sorted(folder.glob("*.json")) if not path.name.startswith(".")}
+    if strange := [path.name for name, path in files.items() if not re.fullmatch(NAME, name)]:
+        raise LoraryError(
+            f"{folder}: {', '.join(strange)}: a type becomes a folder name of letters, digits and ._+=@-."
+        )
     if not files:
         raise LoraryError(f"{folder}: there is no .json file in this data folder.")
     if data_type is not None and data_type not in files:
@@ -207,17 +215,24 @@ def _for_model(schema: Any, augment_model: str) -> Any:
 def _unwritable(file: str, index: int, question: Any) -> list[str]:
     """What JSON can say but no table can hold: half a surrogate pair, nesting without end."""
     try:
-        json.dumps(question, ensure_ascii=False).encode()
+        json.dumps(question, ensure_ascii=False, allow_nan=False).encode()
         return []
     except RecursionError:
         return [f"{_place(file, index, [])}: nested too deep"]
     except UnicodeEncodeError:
         places = [_place(file, index, path) for path in _halves(question, ())]
         return [f"{place}: expected text, found half a surrogate pair (\\ud800 to \\udfff)" for place in places]
+    except ValueError:
+        return [f"{_place(file, index, [])}: a number is too large"]
+
+
+def is_text(value: Any) -> bool:
+    """A string without half a surrogate pair, which JSON and YAML can carry and UTF-8 cannot."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _halves(value: Any, path: tuple):
-    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+    if isinstance(value, str) and not is_text(value):
         yield path
     for step, item in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else []):
         if isinstance(step, str):

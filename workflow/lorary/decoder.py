@@ -46,7 +46,10 @@ class Decoder(nn.Module):
     def __init__(self, config: dict[str, Any]):
         super().__init__()
         self.model = nn.Module()
-        self.model.embed_tokens = nn.Embedding(config["vocab_size"], config["hidden_size"])
+        shape = config["vocab_size"], config["hidden_size"]
+        self.model.embed_tokens = nn.Embedding(
+            *shape, _weight=torch.empty(shape)
+        )  # drawing one would import a compiler
         self.model.layers = nn.ModuleList(Layer(config) for _ in range(config["num_hidden_layers"]))
         self.model.norm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
         self.lm_head = nn.Linear(config["hidden_size"], config["vocab_size"], bias=False)

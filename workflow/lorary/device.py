@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import LoraryError
+
 log = logging.getLogger(__name__)
 
 
@@ -38,21 +40,33 @@ def take_one(names: list[str], folder: str | None = None, wait: float = 0.5) -> 
     said = False
     while True:
         for i, name in enumerate(names):
-            # A file of another user can be locked too, though not written.
-            flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW
-            descriptor = os.open(Path(folder) / f"lorary-{name}.lock", flags, 0o644)
+            descriptor = _open_lock(Path(folder) / f"lorary-{name}.lock")
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
                 yield i
                 return
-            except BlockingIOError:
-                pass
             finally:
                 os.close(descriptor)
         if not said:
             log.info("waiting for a free GPU (%d there, all taken)", len(names))
             said = True
         time.sleep(wait)
+
+
+def _open_lock(path: Path) -> int:
+    """A lock file that every user of the machine can lock, whoever made it."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CREAT)
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            os.fchmod(descriptor, 0o644)
+        return descriptor
+    except OSError as error:
+        raise LoraryError(f"{path}: this lock of a GPU cannot be opened ({error.strerror}); remove it.") from None
 
 
 def count_gpus() -> int:

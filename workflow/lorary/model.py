@@ -107,7 +107,6 @@ def _download(model_path: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -129,8 +128,8 @@ def _download(model_path: str, revision: str | None) -> Path:
         ) from None
     except RevisionNotFoundError:
         raise LoraryError(f"model_revision: {model_path} has no revision {revision}.") from None
-    except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # the disk's, the hub's, and whatever its HTTP library raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LoraryError(f"model_path: {model_path} could not be downloaded: {reason}") from None
 
 
@@ -152,15 +151,20 @@ def _link_weights(source: Path, out: Path) -> None:
 
 
 def _save_tokenizer(source: Path, out: Path) -> None:
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     try:
+        AutoConfig.from_pretrained(source, trust_remote_code=False)
         AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(out)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LoraryError(f"model_path: {source} has no tokenizer that transformers can load: {reason}") from None
+        reason = " ".join(str(error).split())[:300]
+        raise LoraryError(f"model_path: transformers cannot load config and tokenizer of {source}: {reason}") from None
     if not (out / "tokenizer.json").is_file():
         raise LoraryError(f"model_path: the tokenizer of {source} has no fast form (tokenizer.json).")
+    settings = json.loads((out / "tokenizer_config.json").read_text())
+    for key in ("local_files_only", "is_local"):  # how it was loaded, which is not of the tokenizer
+        settings.pop(key, None)
+    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _fingerprint(directory: Path) -> dict[str, str]:

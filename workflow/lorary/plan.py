@@ -6,7 +6,6 @@ settings are an error.
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,6 +171,11 @@ class Stage:
 
 def _parts(run: Run, number: int) -> dict[str, Part]:
     """The type folders of a run, with what goes into each."""
+    for key in ("prompt_templates", "base_weight", *(["fewshot"] if run["with_cot"] else [])):
+        if run[key] and not Path(run[key]).exists():
+            raise LoraryError(f"{key}: there is no {run[key]} (seen from {Path.cwd()}).")
+    if run["model_path"].startswith(("/", "./", "../", "~")) and not Path(run["model_path"]).expanduser().is_dir():
+        raise LoraryError(f"model_path: there is no directory {run['model_path']} (seen from {Path.cwd()}).")
     root = run["projector_data_dir"] if run["projector"] else run["data_dir"]
     types = dataset.type_files(Path(root) / run["dataset"] / run["augment_model"], run["data_type"])
     counts = {kind: dataset.passage_counts(files, run["sample"], run["augment_model"]) for kind, files in types.items()}
@@ -185,9 +189,7 @@ def _parts(run: Run, number: int) -> dict[str, Part]:
 
 
 def _rank_folder(run: Run) -> str:
-    return (
-        f"{os.path.normpath(run['adapter_dir'])}/{run['model_name']}/rank={run['lora_rank']}_alpha={run['lora_alpha']}"
-    )
+    return f"{run['adapter_dir']}/{run['model_name']}/rank={run['lora_rank']}_alpha={run['lora_alpha']}"
 
 
 def _run_folder(run: Run) -> str:
@@ -207,7 +209,8 @@ def _numbered(rule: str, i: int) -> str:
 
 def _refuse_conflict(folder: str, a: Part, b: Part) -> None:
     """Two runs may share a type folder only where they would write the same adapters there."""
-    free = {"data_type", "sample", "passages_per_job", "store_dir"}
+    free = {"data_type", "sample", "passages_per_job", "store_dir", "inference_methods", "max_new_tokens"}
+    free.add("adapters_per_step")
     if not a.run["with_cot"]:
         free.add("fewshot")
     differing = [key for key in a.run if key not in free and a.run[key] != b.run[key]]

@@ -14,8 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from .config import chat_date as parse_date
+from .dataset import is_text
 from .errors import LoraryError, report
 
 log = logging.getLogger(__name__)
@@ -59,13 +61,11 @@ class Prompter:
         user = fill(
             self.templates[f"{style}.user"], passages=passages, question=clean_question(question), fewshot=self.fewshot
         )
-        date = parse_date(self.chat_date)
-        prompt = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": user}],
-            tokenize=False,
-            add_generation_prompt=True,
-            strftime_now=date.strftime,  # no template sees the clock
-        )
+        # No template sees the clock. transformers keeps compiled templates and takes no function as an argument.
+        template = _compile_jinja_template(self.tokenizer.get_chat_template())
+        template.globals["strftime_now"] = parse_date(self.chat_date).strftime
+        message = {"role": "user", "content": user}
+        prompt = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
         return prompt, fill(self.templates[f"{style}.assistant"], answer=clean_answer(answer))
 
 
@@ -156,7 +156,7 @@ def load_templates(path: str) -> dict[str, str]:
     """The templates of a YAML file by their names, `direct.user` and so on, checked."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise LoraryError(f"prompt_templates: {path} cannot be read as YAML: {error}") from None
     flat = {}
     for key, value in content.items() if isinstance(content, dict) else ():
@@ -185,10 +185,10 @@ def load_fewshot(path: str) -> list[dict[str, str]]:
     if not isinstance(examples, list) or not examples:
         raise LoraryError(f"fewshot: {path} is not a list of {{question, answer}} with at least one entry.")
     faults = [
-        f"entry {i}, {key}: expected a string"
+        f"entry {i}, {key}: expected text"
         for i, example in enumerate(examples)
         for key in ("question", "answer")
-        if not isinstance(example, dict) or not isinstance(example.get(key), str)
+        if not isinstance(example, dict) or not is_text(example.get(key))
     ]
     if faults:
         raise report(faults, f"fewshot: {path} is not a list of {{question, answer}}:")
@@ -207,7 +207,7 @@ def _ids(prompter: Prompter, question: str, context: str | None, answer: str) ->
 
 
 def _template_faults(key: str, template: Any, required: set[str], allowed: set[str]) -> Iterator[str]:
-    if not isinstance(template, str):
+    if not is_text(template):
         yield f"{key}: expected text, found {'nothing' if template is None else repr(template)[:60]}"
         return
     try:

@@ -4,6 +4,8 @@ An entry is a directory with the adapter and `training.json`. It appears whole o
 together from hard links to its files, so that what was trained once is never trained again.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -32,36 +34,46 @@ class Store:
         entry = self.entry(digest)
         try:
             training = json.loads((entry / TRAINING).read_bytes())
-            whole = (entry / TENSORS).stat().st_size == training["bytes"] and (entry / CONFIG).stat().st_size > 0
-        except (OSError, ValueError, KeyError):
+            whole = all((entry / name).stat().st_size == size for name, size in training["sizes"].items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return training if whole else None
 
     def put(self, digest: str, config: bytes, tensors: bytes, training: dict[str, Any]) -> None:
         """Keep an adapter: written under a temporary name, on disk before it gets its own."""
-        training = {**training, "bytes": len(tensors), "sha256": hashlib.sha256(tensors).hexdigest()}
-        entry = self.entry(digest)
+        files = {CONFIG: config, TENSORS: tensors}
+        sizes = {name: len(content) for name, content in files.items()}
+        training = {**training, "sizes": sizes, "sha256": hashlib.sha256(tensors).hexdigest()}
+        files[TRAINING] = (json.dumps(training) + "\n").encode()
         temporary = self.directory / "tmp" / f"{digest}.{os.getpid()}.{secrets.token_hex(4)}"
         temporary.mkdir(parents=True)
         try:
-            files = {CONFIG: config, TENSORS: tensors, TRAINING: (json.dumps(training) + "\n").encode()}
             for name, content in files.items():
                 with (temporary / name).open("wb") as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
             _sync(temporary)
-            entry.parent.mkdir(exist_ok=True)
-            try:
-                temporary.rename(entry)
-            except OSError:  # there is an entry already: another job's, the same; or what is left of a damaged one
-                if self.get(digest) is None:
-                    entry.rename(temporary.with_suffix(".damaged"))
-                    temporary.rename(entry)
-            _sync(entry.parent)
+            self._give_its_name(temporary, digest)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(temporary.with_suffix(".damaged"), ignore_errors=True)
+
+    def _give_its_name(self, temporary: Path, digest: str) -> None:
+        entry, damaged = self.entry(digest), temporary.with_name(f"{temporary.name}.damaged")
+        entry.parent.mkdir(exist_ok=True)
+        while True:
+            try:
+                temporary.rename(entry)
+                _sync(entry.parent)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            if self.get(digest) is not None:  # another job's, and the same
+                return
+            with contextlib.suppress(FileNotFoundError):  # another job may be replacing it too
+                entry.rename(damaged)
+            shutil.rmtree(damaged, ignore_errors=True)
 
     def link(self, digest: str, output: str) -> None:
         """Make the adapter directory `output` from an entry: hard links, or copies where there can be none."""

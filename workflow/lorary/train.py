@@ -212,7 +212,7 @@ def read_passages(prompts: str, positions: set[tuple[int, int]]) -> Iterator[Pas
                 passage = None
             if position in positions:
                 passage = passage or Passage(position, [], error.as_py())
-                passage.sequences.append(ids.values.to_numpy())
+                passage.sequences.append(np.from_dlpack(ids.values))  # to_numpy would import pandas
     if passage:
         yield passage
 

@@ -1,0 +1,72 @@
+"""A user's checkout in a temporary folder, with a tiny model and small data, and snakemake called in it."""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import tiny
+
+SETTINGS = {
+    "model_name": "tiny",
+    "model_path": "tiny-model",
+    "data_dir": "data",
+    "dataset": "toy",
+    "augment_model": "aug",
+    "learning_rate": 0.01,
+    "num_train_epochs": 1,
+}
+
+
+class Project:
+    """`Project(folder, model)` makes it, with a copy of the model directory as `tiny-model`."""
+
+    def __init__(self, folder: Path, model: Path):
+        self.folder = folder
+        for name in ("Snakefile", "config.yaml", "workflow", "profiles", "resources", "envs"):
+            source = tiny.ROOT / name
+            ignore = shutil.ignore_patterns("models", "__pycache__")
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=ignore)
+            else:
+                shutil.copy(source, folder)
+        shutil.copytree(model, folder / "tiny-model")
+        self.settings = dict(SETTINGS)
+
+    def copy(self, folder: Path) -> "Project":
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True, symlinks=True)
+        other = copy.copy(self)
+        other.folder, other.settings = folder, dict(self.settings)
+        return other
+
+    def write_rows(self, rows: list[dict], kind: str = "total") -> Path:
+        return tiny.write_rows(self.folder / f"data/toy/aug/{kind}.json", rows)
+
+    def snakemake(self, *arguments: str, check: bool = True, **settings) -> subprocess.CompletedProcess:
+        """As a user calls it; `settings` go into a config file. Returns the process with its output as text."""
+        (self.folder / "mine.yaml").write_text(json.dumps({**self.settings, **settings}))  # JSON is YAML
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=1"]
+        process = subprocess.run(
+            [*command, *arguments, "--configfile", "mine.yaml"],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        )
+        assert not check or process.returncode == 0, process.stdout
+        return process
+
+    def adapters(self) -> dict[str, str]:
+        """sha256 of each trained adapter's tensors, by its path below the model's folder."""
+        root = self.folder / "results/adapters"
+        files = sorted(root.glob("*/*/toy/**/adapter_model.safetensors"))
+        return {str(f.parent.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+    def trained(self) -> int:
+        """How many trainings there have been: each puts one entry into the store."""
+        return len(list((self.folder / "results/store").glob("??/*")))

@@ -1,0 +1,134 @@
+"""A whole run, as a user calls it, and what it leaves."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+import tiny
+
+COLUMNS = ["type", "did", "pid", "question", "path", "digest"]
+COLUMNS += ["sequences", "tokens", "first_loss", "last_loss", "seconds", "device"]
+RUN = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
+
+
+def test_a_run_leaves_one_peft_adapter_a_passage(finished):
+    assert list(finished.adapters()) == [
+        f"{RUN}/total/data_{did}/passage_{pid}" for did in range(3) for pid in range(2)
+    ]
+    model = AutoModelForCausalLM.from_pretrained(finished.folder / "tiny-model")
+    ids = torch.arange(20)[None]
+    bare = model(ids).logits
+    seen = []
+    for path in finished.adapters():
+        directory = finished.folder / "results/adapters" / path
+        # .snakemake_timestamp is Snakemake's mark on a directory that it made
+        assert {file.name for file in directory.iterdir()} - {".snakemake_timestamp"} == {
+            "adapter_config.json",
+            "adapter_model.safetensors",
+        }
+        adapted = PeftModel.from_pretrained(model, directory)
+        assert all(p.abs().sum() > 0 for name, p in adapted.named_parameters() if "lora_B" in name)
+        seen.append(adapted(ids).logits.detach())
+        model = adapted.unload()
+    assert not any(torch.equal(logits, bare) for logits in seen)
+    assert not any(torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+
+
+def test_the_index_has_a_line_an_adapter(finished):
+    index = pd.read_csv(finished.folder / f"results/adapters/{RUN}/adapters.tsv", sep="\t")
+    assert list(index) == COLUMNS
+    assert list(zip(index.did, index.pid, strict=True)) == [(d, p) for d in range(3) for p in range(2)]
+    rows = json.loads((finished.folder / "data/toy/aug/total.json").read_text())
+    assert list(index.question) == [row["question"] for row in rows for _ in range(2)]
+    assert (index.sequences == 5).all()  # 3 pairs: the first two with passage and rewrite, the third without
+    assert (index.last_loss < index.first_loss).all()
+    for path, digest in zip(index.path, index.digest, strict=True):
+        stored = finished.folder / "results/store" / digest[:2] / digest / "adapter_model.safetensors"
+        assert stored.read_bytes() == (finished.folder / path / "adapter_model.safetensors").read_bytes()
+
+
+def test_prompt_ids_and_data_are_tables_that_pandas_reads(finished):
+    (prompts,) = (finished.folder / "results/prompts").glob("*/*.parquet")
+    ids = pd.read_parquet(prompts)
+    assert len(ids) == 6 * 5
+    assert ids.length.tolist() == [len(sequence) for sequence in ids.input_ids]
+    (data,) = (finished.folder / "results/data").glob("*.parquet")
+    assert pd.read_parquet(data).pid.tolist() == [0, 1] * 3
+
+
+def test_a_second_call_has_nothing_to_do(finished):
+    assert "Nothing to be done" in finished.snakemake().stdout
+
+
+def test_an_adapter_that_was_deleted_comes_back_without_training(finished):
+    before = finished.adapters()
+    victim = f"{RUN}/total/data_1/passage_0"
+    shutil.rmtree(finished.folder / "results/adapters" / victim)
+    output = finished.snakemake().stdout
+    assert finished.adapters() == before
+    assert output.count("Training toy total") == 1
+    assert "0 trained and 3 linked" in output
+    assert "processor" not in output  # no device was taken, no model loaded
+
+
+@pytest.mark.parametrize("name", ["passage", "rewrite", "answer"])
+def test_after_a_change_to_one_passage_that_one_is_trained(finished, name):
+    before = finished.adapters()
+    rows = json.loads((finished.folder / "data/toy/aug/total.json").read_text())
+    augment = rows[2]["augment"][1]
+    if name == "answer":
+        augment["aug_qa"][2]["answer"] += " indeed"
+    else:
+        augment["passage" if name == "passage" else "aug_rewrite"] += " indeed"
+    finished.write_rows(rows)
+    assert "1 trained and 5 linked" in finished.snakemake().stdout
+    changed = {path for path, digest in finished.adapters().items() if digest != before[path]}
+    assert changed == {f"{RUN}/total/data_2/passage_1"}
+    assert finished.trained() == 7
+
+
+def test_a_hyperparameter_trains_again_what_depends_on_it_and_nothing_else(finished):
+    before = finished.adapters()
+    # not in the path: the adapters are replaced
+    output = finished.snakemake(per_device_train_batch_size=2).stdout
+    assert "6 trained and 0 linked" in output
+    assert "get_model" not in output
+    assert "build_prompts" not in output
+    after = finished.adapters()
+    assert after.keys() == before.keys()
+    assert all(after[path] != before[path] for path in before)
+    # and back: the store has them
+    assert "0 trained and 6 linked" in finished.snakemake().stdout
+    assert finished.adapters() == before
+    # in the path: there are more
+    finished.snakemake(num_train_epochs=2)
+    assert len(finished.adapters()) == 12
+
+
+def test_adapters_do_not_depend_on_the_batches_of_passages(finished):
+    before = finished.adapters()
+    shutil.rmtree(finished.folder / "results/store")
+    shutil.rmtree(finished.folder / "results/adapters/tiny/rank=2_alpha=32/toy")
+    assert "6 trained" in finished.snakemake(passages_per_job=6).stdout
+    assert finished.adapters() == before
+
+
+def test_a_larger_sample_trains_only_what_is_new(finished):
+    finished.write_rows(tiny.make_rows(3) + tiny.make_rows(2, seed=9))
+    assert "4 trained and 6 linked" in finished.snakemake().stdout
+    # the first two questions only: nothing to train
+    assert "0 trained and 4 linked" in finished.snakemake(sample=2, adapter_dir="elsewhere").stdout
+    assert len(list((finished.folder / "elsewhere").glob("**/data_*/passage_*"))) == 4
+
+
+def test_two_fresh_runs_give_the_same_bytes(finished, project):
+    project.snakemake(passages_per_job=6)
+    assert project.adapters() == finished.adapters()
+    base = "results/adapters/tiny/rank=2_alpha=32/base_weight"
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (project.folder / base / name).read_bytes() == (finished.folder / base / name).read_bytes()
