@@ -49,9 +49,9 @@ class Project:
     def snakemake(self, *arguments: str, check: bool = True, **settings) -> subprocess.CompletedProcess:
         """As a user calls it; `settings` go into a config file. Returns the process with its output as text."""
         (self.folder / "mine.yaml").write_text(json.dumps({**self.settings, **settings}))  # JSON is YAML
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=1"]
+        command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--resources", "gpu=1"]
         process = subprocess.run(
-            [*command, *arguments, "--configfile", "mine.yaml"],
+            [*command, "--configfile", "mine.yaml"],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
