@@ -1,6 +1,7 @@
 import pytest
 
 import tiny
+from lorary import adapter, dataset, model, prompts
 from project import Project
 
 
@@ -14,6 +15,21 @@ def tiny_llama(tmp_path_factory):
 def tiny_qwen(tmp_path_factory):
     """A directory with a tiny random Qwen2 (biases in attention, an own head) and its tokenizer."""
     return tiny.make_model(tmp_path_factory.mktemp("qwen"), "qwen2", tie_word_embeddings=False)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory, tiny_llama, tiny_qwen):
+    """Per model: a base model directory, base weight of rank 2, and the prompts of 3 passages with 3, 4 and 1 pairs."""
+    root = tmp_path_factory.mktemp("made")
+    rows = [tiny.make_rows(1, passages=1, pairs=pairs, seed=pairs)[0] for pairs in (3, 4, 1)]
+    data = tiny.write_rows(root / "total.json", rows)
+    for name, source in (("llama", tiny_llama), ("qwen", tiny_qwen)):
+        model.get_model(str(source), None, str(root / name))
+        adapter.init_base_weight(str(root / name), 2, 32, tiny.TARGETS, 0, None, str(root / f"{name}-base"))
+        templates = tiny.ROOT / "resources/prompt_templates.yaml"
+        prompter = prompts.load_prompter(str(root / name), templates, None, False, "26 Jul 2024")
+        prompts.save(prompts.build(dataset.load([data], -1, "aug"), prompter, 3000), root / f"{name}.parquet")
+    return root
 
 
 @pytest.fixture

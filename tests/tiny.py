@@ -14,6 +14,15 @@ CHATML = (
 )
 WORDS = ("amber", "basalt", "copper", "dune", "ember", "flint", "granite", "heath", "iron", "jasper", "kelp", "loam")
 
+TARGETS = ["down_proj", "gate_proj", "up_proj"]
+TRAINING = {  # the settings that training takes
+    "numerics": 1,
+    "per_device_train_batch_size": 1,
+    "num_train_epochs": 1,
+    "learning_rate": 3e-3,
+    "precision": "float32",
+}
+
 
 @functools.cache
 def _tokenizer_json() -> str:

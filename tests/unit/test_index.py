@@ -9,12 +9,36 @@ import pytest
 from lorary.index import COLUMNS, index_adapters
 from lorary.summary import summarize
 
-RECORD = ["did", "pid", "path", "digest", "sequences", "tokens", "first_loss", "last_loss", "seconds", "device"]
+RECORD = [
+    "did",
+    "pid",
+    "path",
+    "digest",
+    "sequences",
+    "tokens",
+    "first_loss",
+    "last_loss",
+    "seconds",
+    "device",
+    "adapters_per_step",
+]
 
 
 def write_record(path, kind, positions):
     lines = [
-        [did, pid, f"adapters/{kind}/data_{did}/passage_{pid}", f"{kind}{did}{pid}", 5, 700, 4.1, 1.1, 2.5, "processor"]
+        [
+            did,
+            pid,
+            f"adapters/{kind}/data_{did}/passage_{pid}",
+            f"{kind}{did}{pid}",
+            5,
+            700,
+            4.1,
+            1.1,
+            2.5,
+            "processor",
+            1,
+        ]
         for did, pid in positions
     ]
     pd.DataFrame(lines, columns=RECORD).to_csv(path, sep="\t", index=False)
@@ -53,7 +77,7 @@ def test_index_joins_types_and_questions_in_order(tmp_path):
 
 def test_losses_keep_all_their_digits(tmp_path):
     table = write_table(tmp_path / "total.parquet", ["Who?"], 1)
-    line = [0, 0, "adapters/total/data_0/passage_0", "d", 5, 700, 4.064177989959717, 1.1381151676177979, 2.5, "gpu"]
+    line = [0, 0, "adapters/total/data_0/passage_0", "d", 5, 700, 4.064177989959717, 1.1381151676177979, 2.5, "gpu", 1]
     pd.DataFrame([line], columns=RECORD).to_csv(tmp_path / "1.tsv", sep="\t", index=False)
     index_adapters([str(tmp_path / "1.tsv")], [table], str(tmp_path / "index.tsv"))
     assert "\t4.064177989959717\t1.1381151676177979\t" in (tmp_path / "index.tsv").read_text()

@@ -1,4 +1,4 @@
-"""The base model as a torch module that turns token ids into logits.
+"""The base model as a torch module that turns token ids into hidden states, and those into logits.
 
 Llama and its kin (Llama 1 to 3, SmolLM2, Mistral, Qwen2, Qwen2.5, Qwen3) are written out here, in the names that their
 weights have, because importing transformers' own modules takes longer than training a passage does. Every other
@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .frozen import FrozenLinear, can_pack
+
 
 def load(directory: str, precision: str, device: torch.device) -> nn.Module:
     """The frozen base model, `precision` being float32 or bfloat16. `logits` calls it."""
@@ -30,6 +32,10 @@ def load(directory: str, precision: str, device: torch.device) -> nn.Module:
             weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
         weights = {k: t for k, t in weights.items() if not k.endswith("rotary_emb.inv_freq")}
         model.load_state_dict(weights, assign=True)
+        if can_pack(device, dtype):
+            for module in model.modules():
+                if isinstance(module, FrozenLinear):
+                    module.pack()
     else:
         from transformers import AutoModelForCausalLM
 
@@ -52,18 +58,26 @@ class Decoder(nn.Module):
         )  # drawing one would import a compiler
         self.model.layers = nn.ModuleList(Layer(config) for _ in range(config["num_hidden_layers"]))
         self.model.norm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
-        self.lm_head = nn.Linear(config["hidden_size"], config["vocab_size"], bias=False)
+        self.lm_head = linear(config["hidden_size"], config["vocab_size"], bias=False)
         self.config = config
+        self.rotary: tuple[Tensor, Tensor] | None = None  # of the longest sequence so far
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.model.embed_tokens
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.model.embed_tokens(ids)  # (B, T, C)
-        rotary = rotation(self.config, ids.shape[1], x.device, x.dtype)
+        return self.lm_head(self.hidden(ids))  # (B, T, V)
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """ids (B, T) -> what the head makes logits of (B, T, C)"""
+        x = self.model.embed_tokens(ids)
+        length = ids.shape[1]
+        if self.rotary is None or len(self.rotary[0]) < length:
+            self.rotary = rotation(self.config, length, x.device, x.dtype)
+        rotary = self.rotary[0][:length], self.rotary[1][:length]
         for layer in self.model.layers:
             x = layer(x, rotary)
-        return self.lm_head(self.model.norm(x))  # (B, T, V)
+        return self.model.norm(x)
 
 
 class Layer(nn.Module):
@@ -86,10 +100,10 @@ class Attention(nn.Module):
         groups = config.get("num_key_value_heads") or heads
         self.head_dim = head_dim(config)
         bias = config["model_type"] == "qwen2" or config.get("attention_bias", False)
-        self.q_proj = nn.Linear(width, heads * self.head_dim, bias=bias)
-        self.k_proj = nn.Linear(width, groups * self.head_dim, bias=bias)
-        self.v_proj = nn.Linear(width, groups * self.head_dim, bias=bias)
-        self.o_proj = nn.Linear(heads * self.head_dim, width, bias=bias and config["model_type"] != "qwen2")
+        self.q_proj = linear(width, heads * self.head_dim, bias=bias)
+        self.k_proj = linear(width, groups * self.head_dim, bias=bias)
+        self.v_proj = linear(width, groups * self.head_dim, bias=bias)
+        self.o_proj = linear(heads * self.head_dim, width, bias=bias and config["model_type"] != "qwen2")
         if config["model_type"] == "qwen3":
             self.q_norm = RMSNorm(self.head_dim, config["rms_norm_eps"])
             self.k_norm = RMSNorm(self.head_dim, config["rms_norm_eps"])
@@ -110,12 +124,16 @@ class MLP(nn.Module):
     def __init__(self, config: dict[str, Any]):
         super().__init__()
         width, inner, bias = config["hidden_size"], config["intermediate_size"], config.get("mlp_bias", False)
-        self.gate_proj = nn.Linear(width, inner, bias=bias)
-        self.up_proj = nn.Linear(width, inner, bias=bias)
-        self.down_proj = nn.Linear(inner, width, bias=bias)
+        self.gate_proj = linear(width, inner, bias=bias)
+        self.up_proj = linear(width, inner, bias=bias)
+        self.down_proj = linear(inner, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+def linear(in_features: int, out_features: int, bias: bool) -> FrozenLinear:
+    return FrozenLinear(torch.empty(out_features, in_features), torch.empty(out_features) if bias else None)
 
 
 class RMSNorm(nn.Module):
@@ -125,9 +143,26 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.float() if x.dtype != torch.float64 else x
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * y.to(x.dtype)
+        return Normalize.apply(x, self.weight, self.eps)
+
+
+class Normalize(torch.autograd.Function):
+    """y = w x / rms(x), in float32 where x is bfloat16. The gradient by hand is a third of autograd's."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        y = x.float() if x.dtype == torch.bfloat16 else x
+        scale = torch.rsqrt(torch.linalg.vecdot(y, y)[..., None] / y.shape[-1] + eps)  # 1 / rms (..., 1)
+        y = y * scale
+        ctx.save_for_backward(y, scale, weight)
+        return weight * y.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor):
+        y, scale, weight = ctx.saved_tensors
+        g = (dy * weight).to(y.dtype)
+        dx = torch.addcmul(g, y, torch.linalg.vecdot(g, y)[..., None] / -y.shape[-1]).mul_(scale)
+        return dx.to(dy.dtype), None, None
 
 
 def rotation(config: dict[str, Any], length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -147,9 +182,28 @@ def rotation(config: dict[str, Any], length: int, device: torch.device, dtype: t
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    cos, sin = rotary
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin
+    return Rotate.apply(x, *rotary)
+
+
+class Rotate(torch.autograd.Function):
+    """Rotates each pair (x_i, x_{i + D/2}) of x (..., T, D) by its angle; the gradient is rotated back."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return turned(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor):
+        cos, sin = ctx.saved_tensors
+        return turned(dy, cos, -sin), None, None
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    y, half = x * cos, x.shape[-1] // 2
+    y[..., :half].addcmul_(x[..., half:], sin[:, :half], value=-1)
+    y[..., half:].addcmul_(x[..., :half], sin[:, half:])
+    return y
 
 
 def head_dim(config: dict[str, Any]) -> int:

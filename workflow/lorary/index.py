@@ -17,6 +17,7 @@ COLUMNS = [
     "last_loss",
     "seconds",
     "device",
+    "adapters_per_step",
 ]
 
 

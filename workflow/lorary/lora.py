@@ -1,79 +1,156 @@
-"""LoRA layers beside the frozen projections, all their parameters in one flat vector.
+"""Adapters in training, stacked: LoRA layers of n passages beside each frozen projection, one matrix product for all.
 
-After LoRA (Hu et al., ICLR 2022): y = W x + alpha / rank * B A x.
+After LoRA (Hu et al., ICLR 2022), for each passage of a step: y = W x + alpha / rank * B A x.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .adapter import PREFIX
+from .frozen import FrozenLinear
+
+BETAS, EPS, WEIGHT_DECAY = (0.9, 0.999), 1e-8, 0.01  # of AdamW, as the reference leaves them
 
 
 class LoraLinear(nn.Module):
-    def __init__(self, base: nn.Linear, A: Tensor, B: Tensor, scale: float):
+    """A frozen linear layer with the LoRA matrices of the n passages of a step beside it."""
+
+    def __init__(self, base: nn.Module, scale: float):
         super().__init__()
-        self.base = base
-        self.A, self.B = A, B  # (r, in), (out, r): plain tensors, which the adapter owns
+        self.base = base if isinstance(base, FrozenLinear) else FrozenLinear(base.weight, base.bias)
         self.scale = scale
+        # (n, r, in) and (n, r, out): B is kept transposed, which makes its thin products four times as fast
+        self.A = self.B = self.A_grad = self.B_grad = None
 
     def forward(self, x: Tensor) -> Tensor:
-        update = F.linear(F.linear(x.to(self.A.dtype), self.A), self.B)
-        y = self.base(x)
-        return (y + self.scale * update).to(y.dtype)
+        return LoraProduct.apply(x, self.A, self.B, self)
 
 
-class Adapter:
-    """A trainable adapter on a model: attached once, reset for each passage.
+class LoraProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, A: Tensor, B: Tensor, layer: LoraLinear) -> Tensor:
+        rows = x.reshape(len(A), -1, x.shape[-1])  # (n, tokens of a passage, in)
+        u = torch.bmm(rows, A.mT).mul_(layer.scale)  # (n, tokens, r)
+        y = layer.base.product(x)
+        y.view(len(A), -1, y.shape[-1]).baddbmm_(u, B)
+        ctx.save_for_backward(rows, u, A, B)
+        ctx.layer = layer
+        return y
 
-    `flat` and `grad` (float32 vectors of all parameters) are what the optimizer works on; the layers' A and B, and
-    their gradients, are views into them.
+    @staticmethod
+    def backward(ctx, dy: Tensor):
+        rows, u, A, B = ctx.saved_tensors
+        layer, needs_dx = ctx.layer, ctx.needs_input_grad[0]
+        d_rows = dy.reshape(len(A), -1, dy.shape[-1])
+        du = torch.bmm(d_rows, B.mT).mul_(layer.scale)
+        # Straight to their places in the step's gradient: nothing to fill with zeros before, or to add up.
+        torch.bmm(u.mT, d_rows, out=layer.B_grad)
+        torch.bmm(du.mT, rows, out=layer.A_grad)
+        if not needs_dx:
+            return None, None, None, None
+        dx = layer.base.gradient(dy.contiguous())
+        dx.view(rows.shape).baddbmm_(du, A)
+        return dx, None, None, None
+
+
+class Stack:
+    """Adapters in training on one base model, each in its place; any n of them take a step together.
+
+    An adapter is a row of `flat`, with a row of each of AdamW's two averages, all in the base weight's type (float32).
+    For a step the rows are gathered into the matrices of the layers, in the base model's type.
     """
 
     def __init__(self, model: nn.Module, base_weight: dict[str, Tensor], scale: float):
-        device = next(model.parameters()).device
+        self.device, self.dtype = next(model.parameters()).device, next(model.parameters()).dtype
         self.names = sorted(base_weight)
-        self.shapes = [base_weight[name].shape for name in self.names]
-        self.start = torch.cat([base_weight[name].flatten() for name in self.names]).to(device)
-        self.flat = self.start.clone()
-        self.grad = torch.zeros_like(self.flat)
-        parameters = dict(zip(self.names, self._views(self.flat), strict=True))
-        for parameter, grad in zip(parameters.values(), self._views(self.grad), strict=True):
-            parameter.requires_grad_(True)
-            parameter.grad = grad
+        stored = [_transposed(name, base_weight[name]) for name in self.names]
+        self.shapes = [tensor.shape for tensor in stored]
+        self.start = torch.cat([tensor.flatten() for tensor in stored]).to(self.device)  # (D,)
+        self.layers: dict[str, LoraLinear] = {}  # by the names of their A
         for name in self.names:
             module, _, kind = name.removeprefix(PREFIX).rpartition(".lora_")
             if kind == "A.weight":
                 parent, _, child = module.rpartition(".")
-                A, B = parameters[name], parameters[f"{PREFIX}{module}.lora_B.weight"]
-                setattr(model.get_submodule(parent), child, LoraLinear(model.get_submodule(module), A, B, scale))
+                self.layers[name] = LoraLinear(model.get_submodule(module), scale)
+                setattr(model.get_submodule(parent), child, self.layers[name])
+        self.gathered = self.gradient = None  # (n, D) of the current step
 
-    def reset(self) -> None:
-        """Back to the base weight."""
-        self.flat.copy_(self.start)
+    def make(self, places: int) -> None:
+        """Room for so many adapters."""
+        self.flat, self.mean, self.square = (self.start.new_zeros(places, len(self.start)) for _ in range(3))
+        self.steps = [torch.zeros((), device=self.device) for _ in range(places)]
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Copies on the processor, by PEFT's names."""
-        return {name: view.clone() for name, view in zip(self.names, self._views(self.flat.cpu()), strict=True)}
+    def bytes_a_place(self) -> int:
+        return 3 * self.start.nbytes
 
-    def _views(self, vector: Tensor) -> list[Tensor]:
-        sizes = [shape.numel() for shape in self.shapes]
-        return [part.view(shape) for part, shape in zip(vector.detach().split(sizes), self.shapes, strict=True)]
+    def begin(self, place: int) -> None:
+        """The base weight and a new AdamW into a place."""
+        self.flat[place].copy_(self.start)
+        for state in (self.mean[place], self.square[place], self.steps[place]):
+            state.zero_()
+
+    def gather(self, places: list[int]) -> None:
+        """The adapters at these places into the layers, for a step of n."""
+        if self.gathered is None or len(self.gathered) != len(places):
+            self._attach(len(places))
+        index = to_device(torch.tensor(places), self.device)
+        self.gathered.copy_(self.flat.index_select(0, index))
+
+    def update(self, places: list[int], learning_rate: float) -> None:
+        """One step of AdamW (Loshchilov & Hutter, ICLR 2019) for the gathered adapters, fused over them.
+
+        It allocates nothing but the gradient in the adapters' type, and changes nothing before that is there.
+        """
+        gradient = self.gradient.to(self.flat.dtype)
+        steps = [self.steps[place] for place in places]
+        torch._foreach_add_(steps, 1)
+        torch._fused_adamw_(
+            [self.flat[place] for place in places],
+            list(gradient),
+            [self.mean[place] for place in places],
+            [self.square[place] for place in places],
+            [],
+            steps,
+            lr=learning_rate,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            weight_decay=WEIGHT_DECAY,
+            eps=EPS,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def tensors(self, flat: Tensor) -> dict[str, Tensor]:
+        """The tensors of one adapter (D,), by PEFT's names."""
+        return {name: _transposed(name, view) for name, view in zip(self.names, self._views(flat), strict=True)}
+
+    def release(self) -> None:
+        """Let go of the matrices of a step, as when memory is short."""
+        for layer in self.layers.values():
+            layer.A = layer.B = layer.A_grad = layer.B_grad = None
+        self.gathered = self.gradient = None
+
+    def _attach(self, n: int) -> None:
+        self.gathered, self.gradient = (
+            torch.empty(n, len(self.start), dtype=self.dtype, device=self.device) for _ in range(2)
+        )
+        views = dict(zip(self.names, self._views(self.gathered), strict=True))
+        gradients = dict(zip(self.names, self._views(self.gradient), strict=True))
+        for name, layer in self.layers.items():
+            partner = name.replace(".lora_A.", ".lora_B.")
+            layer.A, layer.B = views[name].requires_grad_(), views[partner].requires_grad_()
+            layer.A_grad, layer.B_grad = gradients[name], gradients[partner]
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        """flat (..., D) -> a view of each tensor (..., *shape)"""
+        parts = flat.detach().split([shape.numel() for shape in self.shapes], dim=-1)
+        return [part.unflatten(-1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
-class AdamW:
-    """AdamW (Loshchilov & Hutter, ICLR 2019) over one vector, as torch.optim.AdamW computes it."""
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy that the step does not wait for: from pinned memory, where there is a GPU."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
-    def __init__(self, size: Tensor, learning_rate: float, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
-        self.mean, self.square = torch.zeros_like(size), torch.zeros_like(size)
-        self.learning_rate, self.betas, self.eps, self.weight_decay = learning_rate, betas, eps, weight_decay
-        self.steps = 0
 
-    def step(self, flat: Tensor, grad: Tensor) -> None:
-        self.steps += 1
-        (beta1, beta2), rate = self.betas, self.learning_rate
-        flat.mul_(1 - rate * self.weight_decay)
-        self.mean.lerp_(grad, 1 - beta1)
-        self.square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        root = (self.square.sqrt() / (1 - beta2**self.steps) ** 0.5).add_(self.eps)
-        flat.addcdiv_(self.mean, root, value=-rate / (1 - beta1**self.steps))
+def _transposed(name: str, tensor: Tensor) -> Tensor:
+    return tensor.mT if name.endswith(".lora_B.weight") else tensor

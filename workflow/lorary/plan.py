@@ -21,7 +21,7 @@ MOST_PASSAGES_PER_JOB = 64
 # Prompt ids take milliseconds a passage: fewer to a file than these, and a job would be all start-up.
 PASSAGES_PER_PROMPT_FILE = 64
 # Goes up with every change of the trainer that makes adapters differ by more than rounding: all are trained again then.
-NUMERICS = 1
+NUMERICS = 2
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Batch:
     base_weight: str
     prompts: str
     settings: dict[str, Any]  # the hyperparameters that training takes
+    adapters_per_step: int | str
     store: str
 
 
@@ -134,6 +135,7 @@ def make(runs: list[Run]) -> Plan:
                     "numerics": NUMERICS,
                     **_pick(run, "per_device_train_batch_size", "num_train_epochs", "learning_rate", "precision"),
                 },
+                adapters_per_step=run["adapters_per_step"],
                 store=run["store_dir"],
             )
             batches.append(batch)

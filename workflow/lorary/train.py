@@ -1,7 +1,4 @@
-"""Training: one job turns a batch of passages into adapter directories, through the store.
-
-`train_adapters` is the job; `train_passage` is the arithmetic.
-"""
+"""The training job: a batch of passages into adapter directories, through the store. The arithmetic is `trainer`'s."""
 
 import csv
 import json
@@ -10,29 +7,17 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pyarrow.parquet as pq
 
 from . import adapter as adapters
 from .device import take_device
 from .errors import LoraryError, report
 from .model import fingerprint
+from .passages import Passage, Position, read_passages
 from .store import Store, digest
 
 log = logging.getLogger(__name__)
-
-Position = tuple[int, int]  # did, pid
-
-
-@dataclass
-class Passage:
-    position: Position
-    sequences: list[np.ndarray]  # prompt ids, int32
-    error: str | None  # why it has none
 
 
 def train_adapters(
@@ -43,6 +28,7 @@ def train_adapters(
     base_weight: str,
     prompts: str,
     settings: dict[str, Any],
+    adapters_per_step: int | str,
     store: str,
     threads: int,
 ) -> None:
@@ -70,8 +56,11 @@ def train_adapters(
     try:
         if missing:
             with take_device(threads) as (device, device_name):
-                job = Job(model, base_weight, settings, device, device_name)
-                _train_missing(job, prompts, missing, shelf, failures)
+                job = Job(model, base_weight, settings, adapters_per_step, device, device_name)
+                # The same passage twice in one batch is trained once, and fails twice.
+                once = {key: position for position, key in reversed(missing.items())}
+                job.train(prompts, {position: key for key, position in once.items()}, shelf, failures)
+                failures |= {p: failures[once[key]] for p, key in missing.items() if once[key] in failures}
         if failures:
             named = [f"{paths[position]}: {reason}" for position, reason in sorted(failures.items())]
             title = (
@@ -93,128 +82,77 @@ def train_adapters(
         Path(outcome).write_text(json.dumps({"trained": trained, "failed": failed}) + "\n")
 
 
-def _train_missing(
-    job: "Job", prompts: str, missing: dict[Position, str], shelf: Store, failures: dict[Position, str]
-) -> None:
-    """Train the passages that the store lacks, each into the store; note those that fail in `failures`.
+class Job:
+    """What all passages of a job share: the base model, the adapters on it, and the settings."""
 
-    Raises LoraryError when it is asked to stop, after the passage in hand.
-    """
-    began = time.monotonic()
-    asked_to_stop = _stop_after_passage()
-    for done, passage in enumerate(read_passages(prompts, set(missing)), start=1):
-        if shelf.get(missing[passage.position]) is not None:  # the same passage twice in one batch
-            continue
-        try:
-            tensors, training = job.train(passage)
-        except Exception as error:  # whatever goes wrong with one passage, the others go on
-            log.debug("data_%d/passage_%d", *passage.position, exc_info=True)
-            failures[passage.position] = str(error) or type(error).__name__
-            log.error("data_%d/passage_%d failed: %s", *passage.position, failures[passage.position])
-            continue
-        shelf.put(missing[passage.position], job.config, tensors, training)
-        _progress(passage.position, training, done, of=len(missing), began=began)
-        if asked_to_stop() and done < len(missing):
+    def __init__(
+        self,
+        model: str,
+        base_weight: str,
+        settings: dict[str, Any],
+        adapters_per_step: int | str,
+        device,
+        device_name: str,
+    ):
+        from . import decoder, frozen, trainer
+
+        config, tensors = adapters.read_adapter(base_weight)
+        if settings["precision"] == "bfloat16" and device.type == "cpu" and not frozen.fast_bfloat16():
+            log.warning("this processor has no bfloat16 units: precision float32 will be very much faster")
+        self.device_name = device_name
+        self.config = adapters.config_bytes(config)
+        self.model = decoder.load(model, settings["precision"], device)
+        scale = config["lora_alpha"] / config["r"]
+        self.trainer = trainer.Trainer(self.model, tensors, scale, settings, adapters_per_step)
+        log.info("%s on %s", model, device_name)
+
+    def train(self, prompts: str, missing: dict[Position, str], shelf: Store, failures: dict[Position, str]) -> None:
+        """Train the passages that the store lacks, each into the store; note those that fail in `failures`.
+
+        Raises LoraryError when it is asked to stop, after the passages in hand.
+        """
+        began, done, asked_to_stop = time.monotonic(), 0, _stop_after_passages_in_hand()
+        passages = self._trainable(prompts, missing, failures, asked_to_stop)
+        for training in self.trainer.train(passages, count=len(missing)):
+            position = training.passage.position
+            if training.error:
+                failures[position] = training.error
+                log.error("data_%d/passage_%d failed: %s", *position, training.error)
+                continue
+            done += 1
+            about = {
+                "sequences": len(training.passage.sequences),
+                "tokens": sum(map(len, training.passage.sequences)),
+                "losses": training.losses,
+                "seconds": round(training.seconds, 3),
+                "device": self.device_name,
+                "adapters_per_step": training.adapters_per_step,
+            }
+            shelf.put(missing[position], self.config, adapters.tensors_bytes(training.tensors), about)
+            _progress(position, about, done, of=len(missing), began=began)
+        if asked_to_stop() and done < len(missing.keys() - failures.keys()):
             raise LoraryError(
                 f"Stopped after {done} of {len(missing)} passages: they are in the store, and the next call goes on."
             )
 
-
-class Job:
-    """What all passages of a job share: the base model with one adapter on it, and the settings."""
-
-    def __init__(self, model: str, base_weight: str, settings: dict[str, Any], device, device_name: str):
-        from . import decoder, lora
-
-        config, tensors = adapters.read_adapter(base_weight)
-        if settings["precision"] == "bfloat16" and device.type == "cpu" and not _fast_bfloat16():
-            log.warning("this processor has no bfloat16 units: precision float32 will be very much faster")
-        self.settings, self.device, self.device_name = settings, device, device_name
-        self.config = adapters.config_bytes(config)
-        self.model = decoder.load(model, settings["precision"], device)
-        self.adapter = lora.Adapter(self.model, tensors, config["lora_alpha"] / config["r"])
-        log.info("%s on %s", model, device_name)
-
-    def train(self, passage: Passage) -> tuple[bytes, dict[str, Any]]:
-        """The bytes of the passage's safetensors file, and what there is to say of its training."""
-        began = time.monotonic()
-        highest, vocabulary = (
-            max(int(ids.max()) for ids in passage.sequences),
-            self.model.get_input_embeddings().num_embeddings,
-        )
-        if highest >= vocabulary:  # a GPU would fail beyond repair
-            raise ValueError(f"token id {highest} is beyond the model's vocabulary of {vocabulary}")
-        losses = train_passage(self.model, self.adapter, passage.sequences, self.settings)
-        training = {
-            "sequences": len(passage.sequences),
-            "tokens": sum(map(len, passage.sequences)),
-            "losses": losses,
-            "seconds": round(time.monotonic() - began, 3),
-            "device": self.device_name,
-        }
-        return adapters.tensors_bytes(self.adapter.tensors()), training
-
-
-def train_passage(model, adapter, sequences: list[np.ndarray], settings: dict[str, Any]) -> list[float]:
-    """Train the adapter from the base weight on one passage's sequences; it holds the result. Returns each step's loss.
-
-    A new AdamW, `num_train_epochs` passes over the batches in their order, one step a batch: no shuffling, schedule or
-    clipping. The loss is the mean over all labelled tokens of the batch; the labels are the ids themselves.
-    Raises FloatingPointError where a loss or a parameter is not finite.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    from . import decoder, lora
-
-    size = settings["per_device_train_batch_size"]
-    batches = [_pad(sequences[i : i + size], adapter.flat.device) for i in range(0, len(sequences), size)]
-    adapter.reset()
-    optimizer = lora.AdamW(adapter.flat, settings["learning_rate"])
-    losses = []
-    for _ in range(settings["num_train_epochs"]):
-        for ids, labels in batches:  # (B, T), (B, T)
-            adapter.grad.zero_()
-            logits = decoder.logits(model, ids)[:, :-1]  # (B, T - 1, V): each predicts the token after it
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
-            loss.backward()
-            optimizer.step(adapter.flat, adapter.grad)
-            losses.append(loss.detach())
-    values = torch.stack(losses).tolist()
-    for step, value in enumerate(values):
-        if not math.isfinite(value):
-            raise FloatingPointError(f"the loss of step {step + 1} is {value}; a smaller learning_rate may help")
-    if not adapter.flat.isfinite().all():
-        raise FloatingPointError("the adapter is not finite after the last step; a smaller learning_rate may help")
-    return values
-
-
-def _pad(sequences: list[np.ndarray], device):
-    """ids and labels (B, T), padded on the right to the longest: ids with 0, labels with -100."""
-    import torch
-
-    ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
-    labels = torch.full_like(ids, -100)
-    for i, sequence in enumerate(sequences):
-        ids[i, : len(sequence)] = labels[i, : len(sequence)] = torch.tensor(sequence)
-    return ids.to(device), labels.to(device)
-
-
-def read_passages(prompts: str, positions: set[tuple[int, int]]) -> Iterator[Passage]:
-    """The passages at these positions (did, pid) with their prompt ids, in order, a few in memory at a time."""
-    passage: Passage | None = None
-    for batch in pq.ParquetFile(prompts).iter_batches(batch_size=256):
-        columns = [batch.column(name) for name in ("did", "pid", "input_ids", "error")]
-        for did, pid, ids, error in zip(*columns, strict=True):
-            position = (did.as_py(), pid.as_py())
-            if passage and passage.position != position:
+    def _trainable(
+        self,
+        prompts: str,
+        missing: dict[Position, str],
+        failures: dict[Position, str],
+        asked_to_stop: Callable[[], bool],
+    ) -> Iterator[Passage]:
+        """The passages to train, until it is asked to stop."""
+        vocabulary = self.model.get_input_embeddings().num_embeddings
+        for passage in read_passages(prompts, set(missing)):
+            if asked_to_stop():
+                return
+            highest = max(int(ids.max()) for ids in passage.sequences)
+            if highest < vocabulary:
                 yield passage
-                passage = None
-            if position in positions:
-                passage = passage or Passage(position, [], error.as_py())
-                passage.sequences.append(np.from_dlpack(ids.values))  # to_numpy would import pandas
-    if passage:
-        yield passage
+            else:  # a GPU would fail beyond repair
+                failures[passage.position] = f"token id {highest} is beyond the model's vocabulary of {vocabulary}"
+                log.error("data_%d/passage_%d failed: %s", *passage.position, failures[passage.position])
 
 
 def _position(path: str) -> tuple[int, int]:
@@ -225,6 +163,7 @@ def _position(path: str) -> tuple[int, int]:
 
 def _write_record(record: str, shelf: Store, digests: dict[Position, str], paths: dict[Position, str]) -> None:
     columns = ["did", "pid", "path", "digest", "sequences", "tokens", "first_loss", "last_loss", "seconds", "device"]
+    columns.append("adapters_per_step")
     with open(record, "w", newline="") as file:
         writer = csv.DictWriter(file, columns, delimiter="\t", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
@@ -233,12 +172,6 @@ def _write_record(record: str, shelf: Store, digests: dict[Position, str], paths
             losses = training["losses"]
             place = {"did": did, "pid": pid, "path": path, "digest": digests[did, pid]}
             writer.writerow({**training, **place, "first_loss": losses[0], "last_loss": losses[-1]})
-
-
-def _fast_bfloat16() -> bool:
-    import torch
-
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 _last_shown = -math.inf
@@ -259,14 +192,14 @@ def _progress(position: tuple[int, int], training: dict[str, Any], done: int, of
     )  # fmt: skip
 
 
-def _stop_after_passage() -> Callable[[], bool]:
-    """Ctrl-C and SIGTERM let the passage in hand be finished and stored; a second one does not wait."""
+def _stop_after_passages_in_hand() -> Callable[[], bool]:
+    """Ctrl-C and SIGTERM let the passages in hand be finished and stored; a second one does not wait."""
     asked = []
 
     def ask(number, frame):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         asked.append(number)
-        log.warning("stopping after the passage in hand")
+        log.warning("stopping after what is in hand")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)

@@ -24,6 +24,7 @@ for batch in PLAN.batches:
             gpu=1,
         params:
             settings=batch.settings,
+            adapters_per_step=batch.adapters_per_step,
             store=batch.store,
             label=batch.label,
         message:

@@ -17,6 +17,7 @@ with job(snakemake.log.text, snakemake.params.label):
         base_weight=snakemake.input.base_weight,
         prompts=snakemake.input.prompts,
         settings=snakemake.params.settings,
+        adapters_per_step=snakemake.params.adapters_per_step,
         store=snakemake.params.store,
         threads=snakemake.threads,
     )

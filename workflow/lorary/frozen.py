@@ -1,0 +1,62 @@
+"""Linear layers whose weights never change: all that their gradient needs is dx = dy W."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FrozenLinear(nn.Module):
+    """y = x W^T + b. `product` and `gradient` are its two matrix products, for those who write gradients by hand."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)  # (out, in)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.packed: tuple[Tensor, Tensor] | None = None
+        self.out_features = weight.shape[0]
+
+    def pack(self) -> None:
+        """Lay the weight out once for oneDNN, for both directions, in place of the weight itself: on a processor
+        20 to 50 % faster than a product that reads it as it lies, for twice its memory."""
+        forward, backward = self.weight.detach(), self.weight.detach().t()
+        self.packed = tuple(torch.ops.mkldnn._reorder_linear_weight(weight) for weight in (forward, backward))
+        self.weight = None
+
+    def product(self, x: Tensor) -> Tensor:
+        """x (..., in) -> y (..., out)"""
+        return F.linear(x, self.weight, self.bias) if self.packed is None else _packed(x, self.packed[0], self.bias)
+
+    def gradient(self, dy: Tensor) -> Tensor:
+        """dy (..., out) -> dx (..., in)"""
+        return dy @ self.weight if self.packed is None else _packed(dy, self.packed[1], None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return FrozenProduct.apply(x, self)
+
+
+class FrozenProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, layer: FrozenLinear) -> Tensor:
+        ctx.layer = layer
+        return layer.product(x)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor):
+        return ctx.layer.gradient(dy), None
+
+
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes with this type on this device."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and fast_bfloat16())
+
+
+def fast_bfloat16() -> bool:
+    """Whether this processor has bfloat16 units."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _packed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    y = torch.ops.mkldnn._linear_pointwise(x.reshape(-1, x.shape[-1]), weight, bias, "none", [], "")
+    return y.view(*x.shape[:-1], -1)

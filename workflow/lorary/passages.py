@@ -1,0 +1,33 @@
+"""The passages of a training job, read from files of prompt ids: without pandas, and a few in memory at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+Position = tuple[int, int]  # did, pid
+
+
+@dataclass
+class Passage:
+    position: Position
+    sequences: list[np.ndarray]  # prompt ids, int32
+    error: str | None = None  # why it has none
+
+
+def read_passages(prompts: str, positions: set[Position]) -> Iterator[Passage]:
+    """The passages at these positions (did, pid) with their prompt ids, in order."""
+    passage: Passage | None = None
+    for batch in pq.ParquetFile(prompts).iter_batches(batch_size=256):
+        columns = [batch.column(name) for name in ("did", "pid", "input_ids", "error")]
+        for did, pid, ids, error in zip(*columns, strict=True):
+            position = (did.as_py(), pid.as_py())
+            if passage and passage.position != position:
+                yield passage
+                passage = None
+            if position in positions:
+                passage = passage or Passage(position, [], error.as_py())
+                passage.sequences.append(np.from_dlpack(ids.values))  # to_numpy would import pandas
+    if passage:
+        yield passage
