@@ -156,11 +156,15 @@ def test_a_place_that_is_free_goes_to_the_next_passage(made, n):
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings"), [("granite", {"logits_scaling": 3.0}), ("llama", {"attention_bias": True, "mlp_bias": True})]
+    ("kind", "settings", "targets"),
+    [
+        ("granite", {"logits_scaling": 3.0}, ["q_proj", "v_proj", "o_proj", "down_proj"]),
+        ("llama", {"attention_bias": True, "mlp_bias": True}, ["q_proj", "v_proj", "o_proj", "down_proj"]),
+        ("llama", {"tie_word_embeddings": False}, ["up_proj", "lm_head"]),
+    ],
 )
-def test_other_models_and_other_target_modules(made, tmp_path, kind, settings):
-    """A model that goes through transformers, and one with biases; LoRA on attention's layers too."""
-    targets = ["q_proj", "v_proj", "o_proj", "down_proj"]
+def test_other_models_and_other_target_modules(made, tmp_path, kind, settings, targets):
+    """A model that goes through transformers, and one with biases; LoRA on attention's layers, and on the head."""
     directory, base = tmp_path / kind, tmp_path / "base"
     tiny.make_model(tmp_path / "source", kind, **settings)
     from lorary import model
@@ -181,7 +185,7 @@ def test_the_base_model_does_not_change(made):
     model = decoder.load(made / "llama", "float32", CPU)
     ids = torch.arange(30)[None]
     before = decoder.logits(model, ids)
-    config, tensors = adapter.read_adapter(made / "llama-base")
+    _config, tensors = adapter.read_adapter(made / "llama-base")
     made_ = trainer.Trainer(model, tensors, 16.0, tiny.TRAINING, 2)
     list(made_.train(passages(made), 3))
     made_.stack.make(1)
@@ -299,7 +303,7 @@ def test_a_processor_is_kept_busy_by_one(made):
 
 
 def test_a_trial_takes_time_and_changes_no_result(made):
-    config, tensors = adapter.read_adapter(made / "llama-base")
+    _config, tensors = adapter.read_adapter(made / "llama-base")
     made_ = trainer.Trainer(decoder.load(made / "llama", "float32", CPU), tensors, 16.0, tiny.TRAINING, 2)
     some = passages(made)
     seconds, size = made_.trial(some[0], 4)

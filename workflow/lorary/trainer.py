@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from . import decoder, loss
+from .frozen import FrozenLinear
 from .lora import Stack, to_device
 from .passages import Passage
 from .schedule import PLACES, Shape, choose, most_that_pays
@@ -149,7 +150,7 @@ class Trainer:
     def _losses(self, batches: list[list[np.ndarray]]) -> Tensor:
         """The loss of each passage of a step (n,), each batch with as many sequences."""
         ids, token, targets, owner, counts = (to_device(t, self.device) for t in pad(batches))
-        if isinstance(self.model, decoder.Decoder):
+        if isinstance(self.model, decoder.Decoder) and isinstance(self.model.lm_head, FrozenLinear):
             hidden = self.model.hidden(ids).flatten(0, 1).index_select(0, token)  # (N, C)
             return loss.HeadLoss.apply(hidden, self.model.lm_head, targets, owner, counts)
         logits = decoder.logits(self.model, ids).flatten(0, 1).index_select(0, token)  # (N, V)
