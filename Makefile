@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help env demo test lint format clean
+.PHONY: help env demo test bench lint format clean
 
 help:
 	@echo "make demo    encode the demo's 12 passages with SmolLM2-135M-Instruct"
 	@echo "make test    run the tests"
+	@echo "make bench   measure training on this machine against the reference's way (a quarter of an hour)"
 	@echo "make lint    check style: ruff, snakefmt, snakemake --lint"
 	@echo "make format  write that style"
 	@echo "make env     only set up .venv, with the pinned packages"
@@ -25,6 +26,9 @@ demo: env
 
 test: env
 	$(BIN)/pytest
+
+bench: env
+	$(BIN)/snakemake bench --cores all --resources gpu=1 --forcerun bench
 
 lint: env
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ include: "workflow/rules/model.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/prompts.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/bench.smk"
 
 
 rule all:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .attention import attend
 from .frozen import FrozenLinear, can_pack
 
 
@@ -116,8 +117,7 @@ class Attention(nn.Module):
         q = rotate(self.q_norm(self.q_proj(x).view(split)).transpose(1, 2), rotary)  # (B, heads, T, D)
         k = rotate(self.k_norm(self.k_proj(x).view(split)).transpose(1, 2), rotary)  # (B, groups, T, D)
         v = self.v_proj(x).view(split).transpose(1, 2)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-        return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
+        return self.o_proj(attend(q, k, v).transpose(1, 2).reshape(B, T, -1))
 
 
 class MLP(nn.Module):

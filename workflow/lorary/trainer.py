@@ -71,7 +71,7 @@ class Trainer:
         passages = iter(passages)
         if self.adapters_per_step == "auto" and (first := next(passages, None)) is not None:
             passages = chain([first], passages)
-            self.adapters_per_step = self._measure(first, count)
+            self.adapters_per_step = self.measure(first, count)
             log.info("%d adapters a step, by measuring", self.adapters_per_step)
         n = self.adapters_per_step = min(self.adapters_per_step, max(1, count))
         places = 1 if n == 1 else min(PLACES * n, count)
@@ -168,7 +168,7 @@ class Trainer:
             training.tensors = self.stack.tensors(flat)
         return training
 
-    def _measure(self, passage: Passage, count: int) -> int:
+    def measure(self, passage: Passage, count: int) -> int:
         """How many adapters a step should train on this device. A processor is kept busy by one."""
         if self.device.type == "cpu":
             return 1

@@ -1,0 +1,21 @@
+"""Rule bench: the reference's way of training, PEFT's and ours, measured in one run."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lorary.bench import bench
+from lorary.job import job
+
+with job(snakemake.log[0], snakemake.rule):
+    tables = bench(
+        model=snakemake.input.model,
+        base_weight=snakemake.input.base_weight,
+        prompts=snakemake.input.prompts,
+        threads=snakemake.threads,
+        output=snakemake.output.figures,
+        plot=snakemake.output.plot,
+    )
+    Path(snakemake.output.table).write_text(tables)
+    print(tables)
