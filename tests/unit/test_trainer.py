@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 import reference
 import tiny
-from lorary import adapter, decoder, trainer
+from lorary import adapter, decoder, frozen, trainer
 from lorary.passages import Passage, read_passages
 
 CPU = torch.device("cpu")
@@ -22,18 +22,11 @@ def passages(made, name="llama"):
 def train(directory, base, some, n=1, dtype=None, **settings):
     """Position -> Training of each passage; n side by side."""
     settings = {**tiny.TRAINING, **settings}
-    model = decoder.load(directory, settings["precision"], CPU) if dtype is None else double(directory)
+    model = decoder.load(directory, settings["precision"], CPU).to(dtype)
     config, tensors = adapter.read_adapter(base)
     tensors = {name: tensor.to(dtype or torch.float32) for name, tensor in tensors.items()}
     made = trainer.Trainer(model, tensors, config["lora_alpha"] / config["r"], settings, n)
     return {training.passage.position: training for training in made.train(some, len(some))}
-
-
-def double(directory):
-    """The model in float64, which needs its weights unpacked."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder, "can_pack", lambda device, dtype: False)
-        return decoder.load(directory, "float32", CPU).double()
 
 
 def save(training, folder):
@@ -65,8 +58,9 @@ def assert_same(ours, theirs, base, distance=1e-3):
 @pytest.mark.parametrize(
     ("rank", "batch", "epochs"), [(2, 1, 1), (2, 2, 2), (1, 3, 1), (4, 8, 3)], ids=lambda value: str(value)
 )
-def test_the_adapters_are_those_of_the_reference(made, tmp_path, name, n, rank, batch, epochs):
+def test_the_adapters_are_those_of_the_reference(made, tmp_path, monkeypatch, name, n, rank, batch, epochs):
     """The reference trains one after the other and pads everything to one length; neither changes a result."""
+    monkeypatch.setattr(frozen, "PACKED_FROM", 0)
     base = tmp_path / "base"
     adapter.init_base_weight(str(made / name), rank, 16, tiny.TARGETS, 3, None, str(base))
     settings = {"per_device_train_batch_size": batch, "num_train_epochs": epochs}
@@ -90,7 +84,7 @@ def test_in_float64_gradients_and_updates_are_the_references(made):
 
         def keep(stack, places, learning_rate, gradients=gradients, update=trainer.Stack.update):
             for row, place in enumerate(places):
-                gradients.setdefault(place, []).append(stack.tensors(stack.gradient[row].clone()))
+                gradients.setdefault(place, []).append(stack.tensors(stack.gradients()[row]))
             update(stack, places, learning_rate)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -297,9 +291,21 @@ def test_bfloat16_trains_a_float32_adapter_near_that_of_float32(made):
         assert 0.9 < cosine < 0.999999
 
 
-def test_a_processor_is_kept_busy_by_one(made):
-    (training, *_) = train(made / "llama", made / "llama-base", passages(made), "auto").values()
-    assert training.adapters_per_step == 1
+def test_tf32_is_used_only_where_it_is_asked_for(made):
+    exact = train(made / "llama", made / "llama-base", passages(made))
+    assert not torch.backends.cuda.matmul.allow_tf32
+    rough = train(made / "llama", made / "llama-base", passages(made), precision="tf32")
+    assert torch.backends.cuda.matmul.allow_tf32
+    assert all(torch.equal(flat(rough[p]), flat(exact[p])) for p in exact)  # a processor has none
+    train(made / "llama", made / "llama-base", passages(made))
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_auto_is_one_on_a_processor_in_float32_and_measured_otherwise(made, monkeypatch):
+    monkeypatch.setattr(trainer.Trainer, "trial", lambda self, passage, n: (1.0, n))  # launch-bound
+    for precision, expected in (("float32", 1), ("bfloat16", 2)):
+        results = train(made / "llama", made / "llama-base", passages(made), "auto", precision=precision)
+        assert {training.adapters_per_step for training in results.values()} == {expected}  # of three passages
 
 
 def test_a_trial_takes_time_and_changes_no_result(made):

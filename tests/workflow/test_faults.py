@@ -98,7 +98,7 @@ def test_ctrl_c_keeps_what_is_finished(project):
     ("settings", "words"),
     [
         ({"num_epochs": 3}, ["num_epochs: unknown key; did you mean num_train_epochs?"]),
-        ({"precision": "float16"}, ["precision: 'float16' is not allowed; expected float32 or bfloat16"]),
+        ({"precision": "float16"}, ["precision: 'float16' is not allowed; expected float32, tf32 or bfloat16"]),
         ({"dataset": "../toy"}, ["dataset: '../toy' is not allowed"]),
         ({"data_type": "bridge"}, ["data_type bridge is not here; there is total"]),
         ({"data_dir": "nowhere"}, ["nowhere/toy/aug: no such data folder"]),

@@ -20,8 +20,9 @@ from .frozen import FrozenLinear, can_pack
 
 
 def load(directory: str, precision: str, device: torch.device) -> nn.Module:
-    """The frozen base model, `precision` being float32 or bfloat16. `logits` calls it."""
-    dtype = getattr(torch, precision)
+    """The frozen base model. `precision` is float32, tf32 (float32 whose products a GPU may round) or bfloat16."""
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     config = json.loads((Path(directory) / "config.json").read_text())
     if _written_out_here(config):
         with torch.device("meta"):
@@ -33,15 +34,23 @@ def load(directory: str, precision: str, device: torch.device) -> nn.Module:
             weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
         weights = {k: t for k, t in weights.items() if not k.endswith("rotary_emb.inv_freq")}
         model.load_state_dict(weights, assign=True)
-        if can_pack(device, dtype):
-            for module in model.modules():
-                if isinstance(module, FrozenLinear):
-                    module.pack()
     else:
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, trust_remote_code=False).to(device)
     return model.eval().requires_grad_(False)
+
+
+def prepare(model: nn.Module) -> None:
+    """Lay the frozen weights out for speed, once the adapters are attached; their own names are gone then."""
+    if not isinstance(model, Decoder):
+        return
+    for layer in model.model.layers:
+        layer.self_attn.join()
+    weight = model.model.embed_tokens.weight
+    for module in model.modules() if can_pack(weight.device, weight.dtype) else ():
+        if isinstance(module, FrozenLinear):
+            module.pack()
 
 
 def logits(model: nn.Module, ids: Tensor) -> Tensor:
@@ -99,25 +108,39 @@ class Attention(nn.Module):
         super().__init__()
         width, heads = config["hidden_size"], config["num_attention_heads"]
         groups = config.get("num_key_value_heads") or heads
-        self.head_dim = head_dim(config)
+        self.heads, self.groups, self.head_dim = heads, groups, head_dim(config)
         bias = config["model_type"] == "qwen2" or config.get("attention_bias", False)
         self.q_proj = linear(width, heads * self.head_dim, bias=bias)
         self.k_proj = linear(width, groups * self.head_dim, bias=bias)
         self.v_proj = linear(width, groups * self.head_dim, bias=bias)
         self.o_proj = linear(heads * self.head_dim, width, bias=bias and config["model_type"] != "qwen2")
+        self.qkv_proj: FrozenLinear | None = None
+        self.q_norm = self.k_norm = None
         if config["model_type"] == "qwen3":
             self.q_norm = RMSNorm(self.head_dim, config["rms_norm_eps"])
             self.k_norm = RMSNorm(self.head_dim, config["rms_norm_eps"])
-        else:
-            self.q_norm = self.k_norm = nn.Identity()
+
+    def join(self) -> None:
+        """One matrix product instead of three, where no adapter is beside one of them."""
+        parts = [self.q_proj, self.k_proj, self.v_proj]
+        if all(isinstance(part, FrozenLinear) for part in parts):
+            bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
+            self.qkv_proj = FrozenLinear(torch.cat([part.weight for part in parts]), bias)
+            self.q_proj = self.k_proj = self.v_proj = None
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         B, T, _ = x.shape
-        split = (B, T, -1, self.head_dim)
-        q = rotate(self.q_norm(self.q_proj(x).view(split)).transpose(1, 2), rotary)  # (B, heads, T, D)
-        k = rotate(self.k_norm(self.k_proj(x).view(split)).transpose(1, 2), rotary)  # (B, groups, T, D)
-        v = self.v_proj(x).view(split).transpose(1, 2)
-        return self.o_proj(attend(q, k, v).transpose(1, 2).reshape(B, T, -1))
+        if self.qkv_proj is not None:
+            qkv = self.qkv_proj(x)
+        else:
+            qkv = torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
+        qk, v = qkv.view(B, T, -1, self.head_dim).split((self.heads + self.groups, self.groups), dim=2)
+        if self.q_norm is not None:
+            q, k = qk.split((self.heads, self.groups), dim=2)
+            qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=2)
+        qk = rotate(qk.transpose(1, 2), rotary)  # (B, heads + groups, T, D)
+        q, k = qk.split((self.heads, self.groups), dim=1)
+        return self.o_proj(attend(q, k, v.transpose(1, 2)).transpose(1, 2).reshape(B, T, -1))
 
 
 class MLP(nn.Module):
@@ -143,26 +166,27 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return Normalize.apply(x, self.weight, self.eps)
 
 
 class Normalize(torch.autograd.Function):
-    """y = w x / rms(x), in float32 where x is bfloat16. The gradient by hand is a third of autograd's."""
+    """y = w x / rms(x), in float32 where x is bfloat16: torch's operator, whose gradient on a processor is autograd's
+    of six others."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        y = x.float() if x.dtype == torch.bfloat16 else x
-        scale = torch.rsqrt(torch.linalg.vecdot(y, y)[..., None] / y.shape[-1] + eps)  # 1 / rms (..., 1)
-        y = y * scale
-        ctx.save_for_backward(y, scale, weight)
-        return weight * y.to(x.dtype)
+        y, scale = torch._fused_rms_norm(x, weight.shape, weight, eps)  # scale is 1 / rms (..., 1)
+        ctx.save_for_backward(x, scale, weight)
+        return y
 
     @staticmethod
     def backward(ctx, dy: Tensor):
-        y, scale, weight = ctx.saved_tensors
-        g = (dy * weight).to(y.dtype)
-        dx = torch.addcmul(g, y, torch.linalg.vecdot(g, y)[..., None] / -y.shape[-1]).mul_(scale)
-        return dx.to(dy.dtype), None, None
+        x, scale, weight = ctx.saved_tensors
+        g, x = (dy * weight).to(scale.dtype), x * scale
+        mean = torch.linalg.vecdot(g, x)[..., None] / x.shape[-1]
+        return torch.addcmul(g, x, mean, value=-1).mul_(scale).to(dy.dtype), None, None
 
 
 def rotation(config: dict[str, Any], length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# A smaller weight is not worth it: a packed product takes 10 microseconds longer to begin.
+PACKED_FROM = 2**16
+
 
 class FrozenLinear(nn.Module):
     """y = x W^T + b. `product` and `gradient` are its two matrix products, for those who write gradients by hand."""
@@ -18,6 +21,8 @@ class FrozenLinear(nn.Module):
     def pack(self) -> None:
         """Lay the weight out once for oneDNN, for both directions, in place of the weight itself: on a processor
         20 to 50 % faster than a product that reads it as it lies, for twice its memory."""
+        if self.weight.numel() < PACKED_FROM:
+            return
         forward, backward = self.weight.detach(), self.weight.detach().t()
         self.packed = tuple(torch.ops.mkldnn._reorder_linear_weight(weight) for weight in (forward, backward))
         self.weight = None

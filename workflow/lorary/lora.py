@@ -15,11 +15,10 @@ BETAS, EPS, WEIGHT_DECAY = (0.9, 0.999), 1e-8, 0.01  # of AdamW, as the referenc
 class LoraLinear(nn.Module):
     """A frozen linear layer with the LoRA matrices of the n passages of a step beside it."""
 
-    def __init__(self, base: nn.Module, scale: float):
+    def __init__(self, base: nn.Module):
         super().__init__()
         self.base = base if isinstance(base, FrozenLinear) else FrozenLinear(base.weight, base.bias)
-        self.scale = scale
-        # (n, r, in) and (n, r, out): B is kept transposed, which makes its thin products four times as fast
+        # A times alpha / rank (n, r, in), and B (n, r, out): transposed, its thin products are four times as fast
         self.A = self.B = self.A_grad = self.B_grad = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,7 +29,7 @@ class LoraProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, A: Tensor, B: Tensor, layer: LoraLinear) -> Tensor:
         rows = x.reshape(len(A), -1, x.shape[-1])  # (n, tokens of a passage, in)
-        u = torch.bmm(rows, A.mT).mul_(layer.scale)  # (n, tokens, r)
+        u = torch.bmm(rows, A.mT)  # (n, tokens, r)
         y = layer.base.product(x)
         y.view(len(A), -1, y.shape[-1]).baddbmm_(u, B)
         ctx.save_for_backward(rows, u, A, B)
@@ -42,7 +41,7 @@ class LoraProduct(torch.autograd.Function):
         rows, u, A, B = ctx.saved_tensors
         layer, needs_dx = ctx.layer, ctx.needs_input_grad[0]
         d_rows = dy.reshape(len(A), -1, dy.shape[-1])
-        du = torch.bmm(d_rows, B.mT).mul_(layer.scale)
+        du = torch.bmm(d_rows, B.mT)
         # Straight to their places in the step's gradient: nothing to fill with zeros before, or to add up.
         torch.bmm(u.mT, d_rows, out=layer.B_grad)
         torch.bmm(du.mT, rows, out=layer.A_grad)
@@ -66,12 +65,19 @@ class Stack:
         stored = [_transposed(name, base_weight[name]) for name in self.names]
         self.shapes = [tensor.shape for tensor in stored]
         self.start = torch.cat([tensor.flatten() for tensor in stored]).to(self.device)  # (D,)
+        # of every parameter in a step: alpha / rank for those of A, so that no layer has to scale anything (D,)
+        self.scale = torch.cat(
+            [
+                torch.full((t.numel(),), scale if ".lora_A." in name else 1.0)
+                for name, t in zip(self.names, stored, strict=True)
+            ]
+        ).to(self.start)
         self.layers: dict[str, LoraLinear] = {}  # by the names of their A
         for name in self.names:
             module, _, kind = name.removeprefix(PREFIX).rpartition(".lora_")
             if kind == "A.weight":
                 parent, _, child = module.rpartition(".")
-                self.layers[name] = LoraLinear(model.get_submodule(module), scale)
+                self.layers[name] = LoraLinear(model.get_submodule(module))
                 setattr(model.get_submodule(parent), child, self.layers[name])
         self.gathered = self.gradient = None  # (n, D) of the current step
 
@@ -94,19 +100,23 @@ class Stack:
         if self.gathered is None or len(self.gathered) != len(places):
             self._attach(len(places))
         index = to_device(torch.tensor(places), self.device)
-        self.gathered.copy_(self.flat.index_select(0, index))
+        self.gathered.copy_(self.flat.index_select(0, index).mul_(self.scale))
+
+    def gradients(self) -> Tensor:
+        """Of the adapters of the step (n, D), in their type."""
+        return self.gradient * self.scale
 
     def update(self, places: list[int], learning_rate: float) -> None:
         """One step of AdamW (Loshchilov & Hutter, ICLR 2019) for the gathered adapters, fused over them.
 
-        It allocates nothing but the gradient in the adapters' type, and changes nothing before that is there.
+        It allocates nothing but the gradients in the adapters' type, and changes nothing before they are there.
         """
-        gradient = self.gradient.to(self.flat.dtype)
+        gradients = self.gradients()
         steps = [self.steps[place] for place in places]
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
             [self.flat[place] for place in places],
-            list(gradient),
+            list(gradients),
             [self.mean[place] for place in places],
             [self.square[place] for place in places],
             [],

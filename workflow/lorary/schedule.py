@@ -8,7 +8,7 @@ MOST_PADDING = 0.1  # of the tokens of a step
 # on PRAG's own rows).
 PLACES = 4
 # A step of twice as many passages has to save this part of the time a passage, or it is not worth its memory.
-GAIN = 0.1
+GAIN = 0.05
 
 Shape = tuple[int, int]  # of a batch: sequences, tokens of the longest
 

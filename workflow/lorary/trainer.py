@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -58,6 +59,7 @@ class Trainer:
     ):
         self.model, self.settings, self.adapters_per_step = model, settings, adapters_per_step
         self.stack = Stack(model, base_weight, scale)
+        decoder.prepare(model)
         self.device = self.stack.device
 
     def train(self, passages: Iterable[Passage], count: int) -> Iterator[Training]:
@@ -169,12 +171,19 @@ class Trainer:
         return training
 
     def measure(self, passage: Passage, count: int) -> int:
-        """How many adapters a step should train on this device. A processor is kept busy by one."""
+        """How many adapters a step should train on this device, of `count` passages, by measuring steps of this one.
+
+        On a processor in float32 always one: that keeps it busy, and two runs give the same bytes.
+        """
         if self.device.type == "cpu":
-            return 1
+            return (
+                1
+                if self.stack.dtype == torch.float32
+                else most_that_pays(partial(self.trial, passage), math.inf, min(count, 4))
+            )
         resting = torch.cuda.memory_allocated(self.device)
         memory = 0.9 * (torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)) - resting
-        return most_that_pays(lambda n: self.trial(passage, n), memory, count)
+        return most_that_pays(partial(self.trial, passage), memory, count)
 
     def trial(self, passage: Passage, n: int) -> tuple[float, int] | None:
         """Seconds and bytes of a step of n passages like this one, without its update; None where it does not fit."""
