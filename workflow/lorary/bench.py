@@ -63,25 +63,13 @@ def bench(model: str, base_weight: str, prompts: str, threads: int, output: str,
             result["cosine"] = _cosine(Path(folder) / label, Path(folder) / BASIS, base_weight)
         log.info("a job of many passages")
         job = _in_a_process({**common, "way": "job", "count": 64, "precision": "float32", "folder": folder})
-        log.info("jobs of 16, 64 and 256 short passages")
-        linear = {
-            count: _median(
-                [
-                    _in_a_process(
-                        {
-                            **common,
-                            "way": "job",
-                            "count": count,
-                            "short": True,
-                            "precision": "float32",
-                            "folder": folder,
-                        }
-                    )
-                    for _ in range(ROUNDS)
-                ]
-            )
-            for count in (16, 64, 256)
-        }
+        jobs: dict[int, list[dict]] = {16: [], 64: [], 256: []}
+        for i in range(ROUNDS):
+            log.info("round %d of %d: jobs of %s short passages", i + 1, ROUNDS, ", ".join(map(str, jobs)))
+            for count, results in jobs.items():
+                short = {"way": "job", "count": count, "short": True, "precision": "float32", "folder": folder}
+                results.append(_in_a_process({**common, **short}))
+        linear = {count: _median(results) for count, results in jobs.items()}
     log.info("side by side on a tiny model")
     stacked = _in_a_process({**common, "way": "tiny"})
     results = {"machine": machine(threads), "ways": ways, "job": job, "linear": linear, "tiny": stacked}
