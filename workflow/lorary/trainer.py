@@ -74,7 +74,7 @@ class Trainer:
         if self.adapters_per_step == "auto" and (first := next(passages, None)) is not None:
             passages = chain([first], passages)
             self.adapters_per_step = self.measure(first, count)
-            log.info("%d adapters a step, by measuring", self.adapters_per_step)
+            log.info("adapters a step: %d", self.adapters_per_step)
         n = self.adapters_per_step = min(self.adapters_per_step, max(1, count))
         places = 1 if n == 1 else min(PLACES * n, count)
         self.stack.make(places)
