@@ -102,7 +102,7 @@ def test_on_one_machine_ours_is_the_references_to_rounding(encoded, reference_he
     for passage, folder in reference_here.items():
         cosine, distance = reference.compare(ours(encoded, passage), folder, ORACLE / "adapters/base_weight")
         assert cosine >= 0.9999, passage
-        assert distance <= 1e-4, passage
+        assert distance <= 1e-3, passage
 
 
 @pytest.mark.parametrize("passage", ADAPTERS, ids=lambda passage: f"{passage[0]}-{passage[1]}")

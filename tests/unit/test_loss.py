@@ -40,8 +40,8 @@ def test_a_target_that_the_model_rules_out_has_a_finite_loss():
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_packed_layer_computes_what_the_plain_one_does(monkeypatch, dtype, near, bias):
-    if not can_pack(CPU, dtype):
-        pytest.skip("this processor has no units for this type")
+    if dtype == torch.bfloat16 and not can_pack(CPU, dtype):
+        pytest.skip("this processor has no bfloat16 units")
     monkeypatch.setattr(frozen, "PACKED_FROM", 0)
     torch.manual_seed(0)
     weight, b = torch.randn(24, 16).to(dtype), torch.randn(24).to(dtype) if bias else None

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 import reference
 import tiny
-from lorary import adapter, decoder, frozen, trainer
+from lorary import adapter, decoder, trainer
 from lorary.passages import Passage, read_passages
 
 CPU = torch.device("cpu")
@@ -58,9 +58,8 @@ def assert_same(ours, theirs, base, distance=1e-3):
 @pytest.mark.parametrize(
     ("rank", "batch", "epochs"), [(2, 1, 1), (2, 2, 2), (1, 3, 1), (4, 8, 3)], ids=lambda value: str(value)
 )
-def test_the_adapters_are_those_of_the_reference(made, tmp_path, monkeypatch, name, n, rank, batch, epochs):
+def test_the_adapters_are_those_of_the_reference(made, tmp_path, name, n, rank, batch, epochs):
     """The reference trains one after the other and pads everything to one length; neither changes a result."""
-    monkeypatch.setattr(frozen, "PACKED_FROM", 0)
     base = tmp_path / "base"
     adapter.init_base_weight(str(made / name), rank, 16, tiny.TARGETS, 3, None, str(base))
     settings = {"per_device_train_batch_size": batch, "num_train_epochs": epochs}
