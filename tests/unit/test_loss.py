@@ -37,6 +37,15 @@ def test_a_target_that_the_model_rules_out_has_a_finite_loss():
     assert losses.tolist() == [400.0]
 
 
+def test_a_wide_layer_in_blocks_computes_the_same(monkeypatch):
+    torch.manual_seed(0)
+    x, weight = torch.randn(128, 64), torch.randn(frozen.WIDE + 100, 64)
+    y = FrozenLinear(weight, None).product(x)
+    monkeypatch.setattr(frozen, "WIDE", 2**20)
+    assert y.shape == (128, frozen.BLOCK * 10 + 1024 + 100)
+    torch.testing.assert_close(y, FrozenLinear(weight, None).product(x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_packed_layer_computes_what_the_plain_one_does(monkeypatch, dtype, near, bias):

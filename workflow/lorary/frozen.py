@@ -6,6 +6,9 @@ from torch import Tensor, nn
 
 # A smaller weight is not worth it: a packed product takes 10 microseconds longer to begin.
 PACKED_FROM = 2**16
+# So wide a layer, which only a head is, is multiplied in blocks of its outputs: a fifth faster on a processor, with the
+# same bits.
+WIDE, BLOCK = 2**14, 1536
 
 
 class FrozenLinear(nn.Module):
@@ -29,7 +32,11 @@ class FrozenLinear(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         """x (..., in) -> y (..., out)"""
-        return F.linear(x, self.weight, self.bias) if self.packed is None else _packed(x, self.packed[0], self.bias)
+        if self.packed is not None:
+            return _packed(x, self.packed[0], self.bias)
+        if x.device.type == "cpu" and self.out_features >= WIDE and x.ndim == 2 and self.bias is None:
+            return _in_blocks(x, self.weight)
+        return F.linear(x, self.weight, self.bias)
 
     def gradient(self, dy: Tensor) -> Tensor:
         """dy (..., out) -> dx (..., in)"""
@@ -62,6 +69,14 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 def fast_bfloat16() -> bool:
     """Whether this processor has bfloat16 units."""
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _in_blocks(x: Tensor, weight: Tensor) -> Tensor:
+    y = x.new_empty(len(x), len(weight))
+    for start in range(0, len(weight), BLOCK):
+        block = slice(start, start + BLOCK)
+        torch.mm(x, weight[block].t(), out=y[:, block])
+    return y
 
 
 def _packed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

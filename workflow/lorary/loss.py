@@ -7,7 +7,7 @@ from torch import Tensor
 from .frozen import FrozenLinear
 
 # The logits of so many bytes are held at a time, in float32: what a processor's cache takes well, or a GPU's memory.
-CHUNK = {"cpu": 2**25, "cuda": 2**29}
+CHUNK = {"cpu": 3 * 2**23, "cuda": 2**29}
 
 
 def losses_of_logits(logits: Tensor, targets: Tensor, owner: Tensor, counts: Tensor) -> Tensor:
