@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help env demo test bench lint format clean
+.PHONY: help env demo test bench faults lint format clean
 
 help:
 	@echo "make demo    encode the demo's 12 passages with SmolLM2-135M-Instruct"
 	@echo "make test    run the tests"
 	@echo "make bench   measure training on this machine against the reference's way (a quarter of an hour)"
+	@echo "make faults  kill runs at 100 random moments, try all bad input, and see that nothing is lost (half an hour)"
 	@echo "make lint    check style: ruff, snakefmt, snakemake --lint"
 	@echo "make format  write that style"
 	@echo "make env     only set up .venv, with the pinned packages"
@@ -29,6 +30,9 @@ test: env
 
 bench: env
 	$(BIN)/snakemake bench --cores all --resources gpu=1 --forcerun bench
+
+faults: env
+	PYTHONPATH=workflow $(BIN)/python tests/faults.py
 
 lint: env
 	$(BIN)/ruff check .

@@ -13,13 +13,14 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/prompts.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/bench.smk"
+include: "workflow/rules/upkeep.smk"
 
 
 rule all:
     default_target: True
     input:
         ADAPTERS,
-        [index.path for index in PLAN.indexes],
+        [file for index in PLAN.indexes for file in (index.path, index.run)],
     message:
         "Every adapter is there."
 
@@ -37,7 +38,7 @@ rule data:
 
 rule prompts:
     input:
-        sorted({batch.prompts for batch in PLAN.batches}),
+        PROMPTS,
 
 
 rule adapters:

@@ -41,6 +41,20 @@ def project(tmp_path, tiny_llama):
 
 
 @pytest.fixture(scope="session")
+def _with_model(tmp_path_factory, tiny_llama):
+    made = Project(tmp_path_factory.mktemp("with-model"), tiny_llama)
+    made.write_rows(tiny.make_rows(3))
+    made.snakemake("models")
+    return made
+
+
+@pytest.fixture
+def with_model(tmp_path_factory, _with_model):
+    """The project with its base model fetched."""
+    return _with_model.copy(tmp_path_factory.mktemp("copy"))
+
+
+@pytest.fixture(scope="session")
 def _finished(tmp_path_factory, tiny_llama):
     made = Project(tmp_path_factory.mktemp("finished"), tiny_llama)
     made.settings["passages_per_job"] = 3

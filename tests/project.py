@@ -23,10 +23,11 @@ SETTINGS = {
 
 
 class Project:
-    """`Project(folder, model)` makes it, with a copy of the model directory as `tiny-model`."""
+    """`Project(folder, model)` makes it, with a copy of the model directory as `tiny-model`; None: the demo."""
 
-    def __init__(self, folder: Path, model: Path):
+    def __init__(self, folder: Path, model: Path | None):
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         for name in ("Snakefile", "config.yaml", "workflow", "profiles", "resources", "envs"):
             source = tiny.ROOT / name
             ignore = shutil.ignore_patterns("models", "__pycache__")
@@ -34,8 +35,9 @@ class Project:
                 shutil.copytree(source, folder / name, ignore=ignore)
             else:
                 shutil.copy(source, folder)
-        shutil.copytree(model, folder / "tiny-model")
-        self.settings = dict(SETTINGS)
+        if model:
+            shutil.copytree(model, folder / "tiny-model")
+        self.settings = dict(SETTINGS) if model else {}
 
     def copy(self, folder: Path) -> "Project":
         shutil.copytree(self.folder, folder, dirs_exist_ok=True, symlinks=True)
@@ -48,23 +50,30 @@ class Project:
 
     def snakemake(self, *arguments: str, check: bool = True, **settings) -> subprocess.CompletedProcess:
         """As a user calls it; `settings` go into a config file. Returns the process with its output as text."""
+        process = self.start(*arguments, **settings)
+        output, _ = process.communicate()
+        assert not check or process.returncode == 0, output
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def start(self, *arguments: str, prefix: tuple[str, ...] = (), **settings) -> subprocess.Popen:
+        """The same, not waited for: in a process group of its own, as in a terminal."""
         (self.folder / "mine.yaml").write_text(json.dumps({**self.settings, **settings}))  # JSON is YAML
-        command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--resources", "gpu=1"]
-        process = subprocess.run(
+        command = [*prefix, sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--resources", "gpu=1"]
+        return subprocess.Popen(
             [*command, "--configfile", "mine.yaml"],
             cwd=self.folder,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            start_new_session=True,
         )
-        assert not check or process.returncode == 0, process.stdout
-        return process
 
     def adapters(self) -> dict[str, str]:
         """sha256 of each trained adapter's tensors, by its path below the model's folder."""
         root = self.folder / "results/adapters"
-        files = sorted(root.glob("*/*/toy/**/adapter_model.safetensors"))
+        files = sorted(root.glob("*/*/*/**/data_*/*/adapter_model.safetensors"))
         return {str(f.parent.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
     def trained(self) -> int:

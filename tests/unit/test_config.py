@@ -42,7 +42,24 @@ def test_config_yaml_documents_every_key_with_its_default():
     assert yaml.safe_load((tiny.ROOT / "config.yaml").read_text()) == {k: r["default"] for k, r in PROPERTIES.items()}
 
 
-BAD_NAMES = ["", ".", "..", "../x", "a/b", "/x", ".hidden", "-x", "x\n", "a b", "a{b}", "ä", 2024, True, ["x"]]
+BAD_NAMES = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "a/b",
+    "/x",
+    ".hidden",
+    "-x",
+    "x\n",
+    "a b",
+    "a{b}",
+    "ä",
+    "m" * 65,
+    2024,
+    True,
+    ["x"],
+]
 
 
 @pytest.mark.parametrize("key", ["model_name", "dataset", "data_type", "augment_model"])
@@ -63,7 +80,8 @@ NAN, INF = float("nan"), float("inf")
 BAD = {
     "model_path": [None, "", 3],
     "model_revision": [1, False],
-    "data_dir": [None, ""],
+    "trust_remote_code": [None, 1, "yes"],
+    "data_dir": [None, "", "a\nb", "a\0"],
     "projector": [None, 1, 0, "yes", "tru"],
     "projector_data_dir": ["", 1],
     "sample": [0, -2, 1.5, "ten", "300", None, True, NAN, INF],

@@ -1,6 +1,6 @@
 """Lorary: passages of text into LoRA adapters, the encoder of Parametric RAG.
 
 The modules follow the data, and each imports only those before it:
-errors, config, dataset, plan, model, prompts, passages, adapter, frozen, attention, decoder, lora, loss, schedule,
-trainer, store, device, train, index, summary, bench.
+errors, stop, folders, config, dataset, plan, model, prompts, passages, adapter, frozen, attention, decoder, lora, loss,
+schedule, trainer, store, device, train, index, provenance, verify, prune, summary, job, bench.
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LoraryError, report
-from .model import fingerprint
+from .model import fingerprint, trusts_code
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +27,10 @@ def init_base_weight(
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    trust = trusts_code(model)
     with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(model, trust_remote_code=False), trust_remote_code=False
-        )
+        config = AutoConfig.from_pretrained(model, trust_remote_code=trust)
+        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
     linear = {name: m.weight.shape for name, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear)}
     targets = [name for name in linear if any(name == t or name.endswith(f".{t}") for t in target_modules)]
     unused = [t for t in target_modules if not any(name == t or name.endswith(f".{t}") for name in targets)]
@@ -134,6 +134,8 @@ def _check_given(
             faults.append(f"{name}: missing")
         elif tuple(tensors[name].shape) != shape:
             faults.append(f"{name}: expected shape {shape}, found {tuple(tensors[name].shape)}")
+        elif not tensors[name].isfinite().all():
+            faults.append(f"{name}: not finite")
     faults += [f"{name}: not a tensor of this adapter" for name in tensors if name not in shapes]
     if faults:
         title = f"base_weight: {given} does not fit lora_rank, lora_alpha, lora_target_modules and the model:"

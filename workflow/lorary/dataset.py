@@ -7,12 +7,13 @@ from typing import Any
 
 import yaml
 
-from .errors import LoraryError, report
+from .errors import LoraryError, damaged, report
+from .folders import written_whole
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "question.schema.yaml"
 
 # What may become a folder's name; config.schema.yaml says the same of names in the config.
-NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]*"
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]{0,63}"
 
 # A question and the place it came from (file name, position), for messages.
 Row = tuple[str, int, Any]
@@ -32,7 +33,8 @@ def type_files(folder: Path, data_type: str | None) -> dict[str, list[Path]]:
     files = {path.stem: path for path in sorted(folder.glob("*.json")) if not path.name.startswith(".")}
     if strange := [path.name for name, path in files.items() if not re.fullmatch(NAME, name)]:
         raise LoraryError(
-            f"{folder}: {', '.join(strange)}: a type becomes a folder name of letters, digits and ._+=@-."
+            f"{folder}: {', '.join(strange)}: a type becomes a folder name, of at most 64 letters, digits"
+            " and ._+=@-. Rename it."
         )
     if not files:
         raise LoraryError(f"{folder}: there is no .json file in this data folder.")
@@ -114,14 +116,19 @@ def save(table: list[dict[str, Any]], path: str) -> None:
     pair = pa.struct([("question", text), ("answer", text), ("full_answer", text)])
     columns = [("did", pa.int32()), ("pid", pa.int32()), ("question", text), ("answers", texts), ("passages", texts)]
     columns += [("passage", text), ("rewrite", text), ("pairs", pa.list_(pair)), ("extra", text)]
-    pq.write_table(pa.Table.from_pylist(table, schema=pa.schema(columns)), path, compression="zstd")
+    with written_whole(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(table, schema=pa.schema(columns)), temporary, compression="zstd")
 
 
 def read(path: str, start: int, stop: int) -> list[dict[str, Any]]:
-    """Rows `start` to `stop` (exclusive) of a table that `save` wrote."""
+    """Rows `start` to `stop` (exclusive) of a table that `save` wrote. Raises LoraryError."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.read_table(path).slice(start, stop - start).to_pylist()
+    try:
+        return pq.read_table(path).slice(start, stop - start).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error) from None
 
 
 def solve(files: list[Path], sample: int) -> tuple[list[Row], list[str]]:

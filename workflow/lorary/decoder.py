@@ -6,39 +6,70 @@ architecture goes through transformers.
 """
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .attention import attend
+from .errors import LoraryError
 from .frozen import FrozenLinear, can_pack
+from .model import trusts_code
+
+log = logging.getLogger(__name__)
 
 
 def load(directory: str, precision: str, device: torch.device) -> nn.Module:
-    """The frozen base model. `precision` is float32, tf32 (float32 whose products a GPU may round) or bfloat16."""
+    """The frozen base model. `precision` is float32, tf32 (float32 whose products a GPU may round) or bfloat16.
+
+    Raises LoraryError where the directory holds no such model.
+    """
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    config = json.loads((Path(directory) / "config.json").read_text())
-    if _written_out_here(config):
-        with torch.device("meta"):
-            model = Decoder(config)
-        weights: dict[str, Tensor] = {}
-        for path in sorted(Path(directory).glob("*.safetensors")):
-            weights |= {k: t.to(dtype) for k, t in load_file(path, device=str(device)).items()}
-        if config.get("tie_word_embeddings"):
-            weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
-        weights = {k: t for k, t in weights.items() if not k.endswith("rotary_emb.inv_freq")}
-        model.load_state_dict(weights, assign=True)
-    else:
-        from transformers import AutoModelForCausalLM
-
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, trust_remote_code=False).to(device)
+    try:
+        config = json.loads((Path(directory) / "config.json").read_bytes())
+        if _written_out_here(config):
+            model = _load_here(directory, config, dtype, device)
+        else:
+            model = _load_by_transformers(directory, dtype, device)
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise LoraryError(f"{directory} does not fit into memory; precision: bfloat16 takes half.") from None
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
+        raise LoraryError(f"{directory}: config and weights of this base model do not go together: {reason}") from None
     return model.eval().requires_grad_(False)
+
+
+def out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _load_here(directory: str, config: dict[str, Any], dtype: torch.dtype, device: torch.device) -> nn.Module:
+    with torch.device("meta"):
+        model = Decoder(config)
+    weights: dict[str, Tensor] = {}
+    for path in sorted(Path(directory).glob("*.safetensors")):
+        weights |= {k: t.to(dtype) for k, t in load_file(path, device=str(device)).items()}
+    if config.get("tie_word_embeddings"):
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    weights = {k: t for k, t in weights.items() if not k.endswith("rotary_emb.inv_freq")}
+    model.load_state_dict(weights, assign=True)
+    return model
+
+
+def _load_by_transformers(directory: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    trust = trusts_code(directory)
+    if trust:
+        log.warning("trust_remote_code is set: code that came with %s is run", directory)
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, trust_remote_code=trust).to(device)
 
 
 def prepare(model: nn.Module) -> None:

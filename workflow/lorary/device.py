@@ -8,10 +8,12 @@ import ctypes
 import fcntl
 import logging
 import os
+import re
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import LoraryError
@@ -26,6 +28,7 @@ def take_device(threads: int) -> Iterator[tuple]:
 
     if not torch.cuda.is_available():
         _keep_freed_memory()
+        _limit_memory()
         torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
         yield torch.device("cpu"), f"processor, {torch.get_num_threads()} threads"
         return
@@ -42,6 +45,37 @@ def _keep_freed_memory() -> None:
     if mallopt:
         mallopt(-4, 0)  # M_MMAP_MAX: no block outside the heap
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap does not shrink
+
+
+def _limit_memory() -> None:
+    """Ask for no more memory than there is: a sequence that needs more fails alone, with an error, where Linux would
+    otherwise kill the whole job."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        meminfo = Path("/proc/meminfo").read_text()
+    except OSError:  # no Linux
+        return
+    used = 1024 * int(re.search(r"VmData:\s*(\d+)", status)[1])
+    free = [1024 * int(re.search(r"MemAvailable:\s*(\d+)", meminfo)[1]), *_cgroup_memory()]
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [used + min(free), *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+
+
+def _cgroup_memory() -> Iterator[int]:
+    """Bytes left in this process's control groups, whose memory Slurm and containers limit."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        root, limit, usage = Path("/sys/fs/cgroup"), "memory.max", "memory.current"
+        if controllers:
+            root, limit, usage = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        for folder in (root / group.lstrip("/"), *(root / group.lstrip("/")).parents):
+            with suppress(OSError, ValueError):  # "max": none
+                cached = re.findall(r"^(?:in)?active_file (\d+)", (folder / "memory.stat").read_text(), re.M)
+                used = int((folder / usage).read_text()) - sum(map(int, cached))  # the cache gives way
+                yield int((folder / limit).read_text()) - used
+            if folder == root:
+                break
 
 
 @contextmanager

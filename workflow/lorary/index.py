@@ -3,34 +3,40 @@
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
-COLUMNS = [
-    "type",
-    "did",
-    "pid",
-    "question",
-    "path",
-    "digest",
-    "sequences",
-    "tokens",
-    "first_loss",
-    "last_loss",
-    "seconds",
-    "device",
-    "adapters_per_step",
-]
+from .errors import damaged
+from .train import RECORD
+
+COLUMNS = ["type", "did", "pid", "question", *RECORD[2:]]
 
 
 def index_adapters(records: list[str], tables: list[str], output: str) -> None:
     """Join the records of training jobs with the questions (`tables`: for each record, the table of its passages).
 
-    A line an adapter, in the order of type, did and pid.
+    A line an adapter, in the order of type, did and pid. Raises LoraryError.
     """
     parts = []
     for table in dict.fromkeys(tables):
-        questions = pd.read_parquet(table, columns=["did", "pid", "question"])
-        lines = pd.concat(pd.read_csv(r, sep="\t") for r, t in zip(records, tables, strict=True) if t == table)
+        questions = read_questions(table)
+        lines = pd.concat(read_record(r) for r, t in zip(records, tables, strict=True) if t == table)
         parts.append(lines.merge(questions, on=["did", "pid"], validate="one_to_one"))
     index = pd.concat(parts)
     index["type"] = [Path(path).parts[-3] for path in index["path"]]
     index.sort_values(["type", "did", "pid"])[COLUMNS].to_csv(output, sep="\t", index=False)
+
+
+def read_questions(table: str) -> pd.DataFrame:
+    """did, pid and question of each passage. Raises LoraryError."""
+    try:
+        return pd.read_parquet(table, columns=["did", "pid", "question"])
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(table, error) from None
+
+
+def read_record(path: str) -> pd.DataFrame:
+    """What a training job wrote of its adapters, a line each. Raises LoraryError."""
+    try:
+        return pd.read_csv(path, sep="\t")[RECORD]
+    except (OSError, ValueError, LookupError) as error:
+        raise damaged(path, error) from None

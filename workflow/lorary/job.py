@@ -7,14 +7,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import LoraryError
+from . import stop
+from .errors import LoraryError, explain
 
 
 @contextmanager
 def job(log_file: str, label: str, network: bool = False) -> Iterator[None]:
     """Everything goes to the log file; what a person wants to see goes to the terminal too, under `label`.
 
-    A LoraryError ends the process with its message; any other exception with its traceback, as it is a bug.
+    A LoraryError ends the process with its message, and so does what the file system refuses; any other exception with
+    its traceback, as it is a bug. Ctrl-C and SIGTERM end it at once, unless `train` has something in hand.
     """
     if not network:
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -23,19 +25,30 @@ def job(log_file: str, label: str, network: bool = False) -> Iterator[None]:
     log = logging.getLogger("lorary")
     log.setLevel(logging.DEBUG)
     log.propagate = False
-    file, terminal = logging.FileHandler(log_file, mode="w"), logging.StreamHandler()
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.raiseExceptions = False  # a log on a full disk is no reason to stop
+    terminal = logging.StreamHandler()
     terminal.setFormatter(logging.Formatter(f"[{label}] %(message)s"))
     terminal.setLevel(logging.INFO)
-    log.addHandler(file)
     log.addHandler(terminal)
     try:
-        yield
+        file = logging.FileHandler(log_file, mode="w")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(file)
+        stop.follow_snakemake()
+        with stop.handled(stop.interrupt):
+            yield
     except LoraryError as error:
         log.error("%s", error)
         sys.exit(1)
+    except OSError as error:
+        log.debug("where it was refused:", exc_info=True)
+        if refused := explain(error):
+            log.error("%s", refused)
+        else:
+            log.exception("this is a bug in lorary")
+        sys.exit(1)
     except KeyboardInterrupt:
-        log.error("interrupted")
+        log.error("interrupted: the same command goes on from here")
         sys.exit(130)
     except Exception:
         log.exception("this is a bug in lorary")

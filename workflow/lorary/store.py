@@ -1,7 +1,8 @@
 """The store: adapters kept under the digest of everything that decides their content.
 
-An entry is a directory with the adapter and `training.json`. It appears whole or not at all, and outputs are put
-together from hard links to its files, so that what was trained once is never trained again.
+An entry is a directory with the adapter and `training.json`, which has size and sha256 of the adapter's files. It
+appears whole or not at all, and outputs are put together from hard links to its files, so that what was trained once
+is never trained again. Any number of runs may use one store at once: nothing is locked.
 """
 
 import contextlib
@@ -9,17 +10,30 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .adapter import CONFIG, TENSORS
+from .folders import sync
 
 TRAINING = "training.json"
+ABANDONED = 3600  # seconds after which a temporary folder belongs to nobody any more
+
+
+def sha256(path: Path) -> str:
+    """Of a file; empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 class Store:
@@ -30,30 +44,48 @@ class Store:
         return self.directory / digest[:2] / digest
 
     def get(self, digest: str) -> dict[str, Any] | None:
-        """What `training.json` says of an adapter, or None where the store does not hold it whole."""
+        """What `training.json` says of an adapter, or None where there is none whose files have their sizes."""
         entry = self.entry(digest)
         try:
             training = json.loads((entry / TRAINING).read_bytes())
-            whole = all((entry / name).stat().st_size == size for name, size in training["sizes"].items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            whole = all(
+                (entry / name).stat().st_size == training["sizes"][name] and training["sha256"][name]
+                for name in (CONFIG, TENSORS)
+            )
+        except (OSError, ValueError, LookupError, TypeError):
             return None
         return training if whole else None
+
+    def damage(self, digest: str, sha256: Callable[[Path], str] = sha256) -> str | None:
+        """What is wrong with an entry, its files read whole; None where nothing is."""
+        training = self.get(digest)
+        if training is None:
+            return "a file is missing, cut off or of another size"
+        for name in (CONFIG, TENSORS):
+            if sha256(self.entry(digest) / name) != training["sha256"][name]:
+                return f"{name} is not what was written (its sha256 differs)"
+        return None
 
     def put(self, digest: str, config: bytes, tensors: bytes, training: dict[str, Any]) -> None:
         """Keep an adapter: written under a temporary name, on disk before it gets its own."""
         files = {CONFIG: config, TENSORS: tensors}
-        sizes = {name: len(content) for name, content in files.items()}
-        training = {**training, "sizes": sizes, "sha256": hashlib.sha256(tensors).hexdigest()}
+        training = {
+            **training,
+            "sizes": {name: len(content) for name, content in files.items()},
+            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        }
         files[TRAINING] = (json.dumps(training) + "\n").encode()
         temporary = self.directory / "tmp" / f"{digest}.{os.getpid()}.{secrets.token_hex(4)}"
-        temporary.mkdir(parents=True)
         try:
+            temporary.mkdir(parents=True)
             for name, content in files.items():
                 with (temporary / name).open("wb") as file:
                     file.write(content)
+                    # Outputs share this file: what is written to one would change them all, and the store.
+                    os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o444)
                     file.flush()
                     os.fsync(file.fileno())
-            _sync(temporary)
+            sync(temporary)
             self._give_its_name(temporary, digest)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -64,27 +96,47 @@ class Store:
         while True:
             try:
                 temporary.rename(entry)
-                _sync(entry.parent)
+                sync(entry.parent)
                 return
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
-            if self.get(digest) is not None:  # another job's, and the same
+            if self.damage(digest) is None:  # another job's, and the same
                 return
             with contextlib.suppress(FileNotFoundError):  # another job may be replacing it too
                 entry.rename(damaged)
-            shutil.rmtree(damaged, ignore_errors=True)
+            remove(damaged)
 
     def link(self, digest: str, output: str) -> None:
         """Make the adapter directory `output` from an entry: hard links, or copies where there can be none."""
-        Path(output).mkdir(parents=True, exist_ok=True)
+        folder = Path(output)
+        if folder.is_symlink():
+            folder.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
         for name in (CONFIG, TENSORS):
-            source, target = self.entry(digest) / name, Path(output) / name
-            target.unlink(missing_ok=True)
+            source, temporary = self.entry(digest) / name, folder / f".{name}.{os.getpid()}"
+            temporary.unlink(missing_ok=True)
             try:
-                os.link(source, target)
+                os.link(source, temporary)
             except OSError:
-                shutil.copyfile(source, target)
+                shutil.copyfile(source, temporary)
+            temporary.replace(folder / name)
+            temporary.unlink(missing_ok=True)  # it is still there where both names were links to one file already
+        sync(folder)
+
+    def digests(self) -> Iterator[str]:
+        """Of all entries, damaged ones too."""
+        for entry in sorted(self.directory.glob("??/*")):
+            if re.fullmatch(r"[0-9a-f]{64}", entry.name) and not entry.parent.is_symlink():
+                yield entry.name
+
+    def abandoned(self) -> list[Path]:
+        """What killed jobs have left half written."""
+        abandoned, old = [], time.time() - ABANDONED
+        for path in sorted(self.directory.glob("tmp/*")):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                abandoned += [path] if path.lstat().st_mtime < old else []
+        return abandoned
 
 
 def digest(settings: dict[str, Any], sequences: Iterable[np.ndarray]) -> str:
@@ -96,9 +148,9 @@ def digest(settings: dict[str, Any], sequences: Iterable[np.ndarray]) -> str:
     return content.hexdigest()
 
 
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def remove(path: Path) -> None:
+    """A directory, a file or a link (never what it leads to), if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

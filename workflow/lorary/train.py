@@ -4,20 +4,25 @@ import csv
 import json
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from . import adapter as adapters
+from . import stop
 from .device import take_device
-from .errors import LoraryError, report
+from .errors import LoraryError, explain, report
+from .folders import refuse_detours, written_whole
 from .model import fingerprint
 from .passages import Passage, Position, read_passages
-from .store import Store, digest
+from .store import Store, digest, remove
 
 log = logging.getLogger(__name__)
+
+# The columns of a job's record.
+RECORD = ["did", "pid", "path", "digest", "sequences", "tokens", "first_loss", "last_loss", "seconds", "device"]
+RECORD += ["adapters_per_step", "sha256"]
 
 
 def train_adapters(
@@ -29,30 +34,33 @@ def train_adapters(
     prompts: str,
     settings: dict[str, Any],
     adapters_per_step: int | str,
+    adapter_dir: str,
     store: str,
     threads: int,
 ) -> None:
-    """Make the adapter directories `outputs` (`.../data_<did>/passage_<pid>`) of one batch of passages.
+    """Make the adapter directories `outputs` (`.../data_<did>/passage_<pid>` below `adapter_dir`) of one batch.
 
-    What the store holds is linked; the rest is trained, each adapter into the store as soon as it is done. A passage
-    that fails does not stop the others. `record` is written when all are there, a line an adapter; `outcome` (JSON)
-    always, for the summary. Raises LoraryError that names the passages that failed.
+    What the store holds undamaged is linked; the rest is trained, each adapter into the store as soon as it is done. A
+    passage that fails does not stop the others. `record` is written when all are there, a line an adapter; `outcome`
+    (JSON) always, for the summary. Raises LoraryError that names the passages that failed.
     """
     began = time.monotonic()
-    paths = {_position(path): path for path in outputs}
+    paths = {position_of(path): path for path in outputs}
+    for folder in {str(Path(path).parent) for path in outputs}:
+        refuse_detours(folder, adapter_dir)
     shelf = Store(store)
-    decides = {"model": fingerprint(model)["weights"], "base_weight": adapters.digest(base_weight), **settings}
-    failures: dict[Position, str] = {}
-    digests: dict[Position, str] = {}
-    for passage in read_passages(prompts, set(paths)):
-        if passage.error:
-            failures[passage.position] = f"its prompt ids could not be made: {passage.error}"
-        else:
-            digests[passage.position] = digest(decides, passage.sequences)
+    digests, failures = passage_digests(model, base_weight, prompts, settings, set(paths))
     if not paths.keys() <= digests.keys() | failures.keys():
         raise LoraryError(f"{prompts} lacks passages that were to be trained: the data changed meanwhile; run again.")
 
-    missing = {position: key for position, key in digests.items() if shelf.get(key) is None}
+    missing = {}
+    for position, key in digests.items():
+        if shelf.get(key) is None:
+            missing[position] = key
+        elif damage := shelf.damage(key):
+            missing[position] = key
+            log.warning("%s: %s; training it again", shelf.entry(key), damage)
+            remove(shelf.entry(key))
     try:
         if missing:
             with take_device(threads) as (device, device_name):
@@ -70,16 +78,26 @@ def train_adapters(
         for position, path in paths.items():
             shelf.link(digests[position], path)
         _write_record(record, shelf, digests, paths)
-        log.info(
-            "%d trained, %d linked from the store, %.1f s",
-            len(missing),
-            len(paths) - len(missing),
-            time.monotonic() - began,
-        )
+        linked, seconds = len(paths) - len(missing), time.monotonic() - began
+        log.info("%d trained, %d linked from the store, %.1f s", len(missing), linked, seconds)
     finally:
         trained = sum(shelf.get(key) is not None for key in missing.values())
         failed = [{"path": paths[position], "reason": reason} for position, reason in sorted(failures.items())]
         Path(outcome).write_text(json.dumps({"trained": trained, "failed": failed}) + "\n")
+
+
+def passage_digests(
+    model: str, base_weight: str, prompts: str, settings: dict[str, Any], positions: set[Position]
+) -> tuple[dict[Position, str], dict[Position, str]]:
+    """The digests of the adapters at these positions (did, pid); and of those that have no prompt ids, why not."""
+    decides = {"model": fingerprint(model)["weights"], "base_weight": adapters.digest(base_weight), **settings}
+    digests, failures = {}, {}
+    for passage in read_passages(prompts, positions):
+        if passage.error:
+            failures[passage.position] = f"its prompt ids could not be made: {passage.error}"
+        else:
+            digests[passage.position] = digest(decides, passage.sequences)
+    return digests, failures
 
 
 class Job:
@@ -111,28 +129,38 @@ class Job:
 
         Raises LoraryError when it is asked to stop, after the passages in hand.
         """
-        began, done, asked_to_stop = time.monotonic(), 0, _stop_after_passages_in_hand()
-        passages = self._trainable(prompts, missing, failures, asked_to_stop)
-        for training in self.trainer.train(passages, count=len(missing)):
-            position = training.passage.position
-            if training.error:
-                failures[position] = training.error
-                log.error("data_%d/passage_%d failed: %s", *position, training.error)
-                continue
-            done += 1
-            about = {
-                "sequences": len(training.passage.sequences),
-                "tokens": sum(map(len, training.passage.sequences)),
-                "losses": training.losses,
-                "seconds": round(training.seconds, 3),
-                "device": self.device_name,
-                "adapters_per_step": training.adapters_per_step,
-            }
-            shelf.put(missing[position], self.config, adapters.tensors_bytes(training.tensors), about)
-            _progress(position, about, done, of=len(missing), began=began)
-        if asked_to_stop() and done < len(missing.keys() - failures.keys()):
+        began, done = time.monotonic(), 0
+        with stop.after_what_is_in_hand(log.warning) as asked_to_stop:
+            try:
+                passages = self._trainable(prompts, missing, failures, asked_to_stop)
+                for training in self.trainer.train(passages, count=len(missing)):
+                    position = training.passage.position
+                    if training.error:
+                        failures[position] = training.error
+                        log.error("data_%d/passage_%d failed: %s", *position, training.error)
+                        continue
+                    about = {
+                        "sequences": len(training.passage.sequences),
+                        "tokens": sum(map(len, training.passage.sequences)),
+                        "losses": training.losses,
+                        "seconds": round(training.seconds, 3),
+                        "device": self.device_name,
+                        "adapters_per_step": training.adapters_per_step,
+                    }
+                    shelf.put(missing[position], self.config, adapters.tensors_bytes(training.tensors), about)
+                    done += 1
+                    _progress(position, about, done, of=len(missing), began=began)
+                stopped = asked_to_stop()
+            except KeyboardInterrupt:  # a second one, or what was in hand took too long
+                stopped = True
+            except OSError as error:
+                if not explain(error):
+                    raise
+                log.debug("where it was refused:", exc_info=True)
+                raise LoraryError(f"{explain(error)} {done} of {len(missing)} passages are in the store.") from None
+        if stopped and done < len(missing.keys() - failures.keys()):
             raise LoraryError(
-                f"Stopped after {done} of {len(missing)} passages: they are in the store, and the next call goes on."
+                f"Stopped after {done} of {len(missing)} passages: they are in the store, and the same command goes on."
             )
 
     def _trainable(
@@ -149,29 +177,37 @@ class Job:
                 return
             highest = max(int(ids.max()) for ids in passage.sequences)
             if highest < vocabulary:
+                log.debug("data_%d/passage_%d begins", *passage.position)
                 yield passage
             else:  # a GPU would fail beyond repair
-                failures[passage.position] = f"token id {highest} is beyond the model's vocabulary of {vocabulary}"
+                failures[passage.position] = (
+                    f"token id {highest} is beyond the model's vocabulary of {vocabulary}; is the tokenizer another's?"
+                )
                 log.error("data_%d/passage_%d failed: %s", *passage.position, failures[passage.position])
 
 
-def _position(path: str) -> tuple[int, int]:
+def position_of(path: str) -> tuple[int, int]:
     """(did, pid) of `.../data_<did>/passage_<pid>`."""
     data, passage = Path(path).parts[-2:]
     return int(data.removeprefix("data_")), int(passage.removeprefix("passage_"))
 
 
 def _write_record(record: str, shelf: Store, digests: dict[Position, str], paths: dict[Position, str]) -> None:
-    columns = ["did", "pid", "path", "digest", "sequences", "tokens", "first_loss", "last_loss", "seconds", "device"]
-    columns.append("adapters_per_step")
-    with open(record, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns, delimiter="\t", extrasaction="ignore", lineterminator="\n")
+    with written_whole(record) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, RECORD, delimiter="\t", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for (did, pid), path in paths.items():
             training = shelf.get(digests[did, pid])
+            if training is None:
+                raise LoraryError(f"{shelf.directory} has lost entries while this job ran; the same command goes on.")
             losses = training["losses"]
             place = {"did": did, "pid": pid, "path": path, "digest": digests[did, pid]}
-            writer.writerow({**training, **place, "first_loss": losses[0], "last_loss": losses[-1]})
+            derived = {
+                "first_loss": losses[0],
+                "last_loss": losses[-1],
+                "sha256": training["sha256"][adapters.TENSORS],
+            }
+            writer.writerow({**training, **place, **derived})
 
 
 _last_shown = -math.inf
@@ -190,17 +226,3 @@ def _progress(position: tuple[int, int], training: dict[str, Any], done: int, of
         "passage %d of %d, data_%d/passage_%d: loss %.3f to %.3f, %.1f s, %.0f s left",
         done, of, *position, first, last, training["seconds"], left,
     )  # fmt: skip
-
-
-def _stop_after_passages_in_hand() -> Callable[[], bool]:
-    """Ctrl-C and SIGTERM let the passages in hand be finished and stored; a second one does not wait."""
-    asked = []
-
-    def ask(number, frame):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        asked.append(number)
-        log.warning("stopping after what is in hand")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
-    return lambda: bool(asked)

@@ -139,7 +139,7 @@ class Trainer:
             losses.sum().backward()
             self.stack.update(places, self.settings["learning_rate"])
         except Exception as error:  # whatever goes wrong with one passage, the others go on
-            if not _out_of_memory(error):
+            if not decoder.out_of_memory(error):
                 log.debug("a step failed", exc_info=True)
                 return str(error) or type(error).__name__, False
             rows, length = trainings[0].shape()
@@ -204,7 +204,7 @@ class Trainer:
                     torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - began
         except Exception as error:
-            if not _out_of_memory(error):
+            if not decoder.out_of_memory(error):
                 raise
             return None
         finally:
@@ -255,7 +255,3 @@ def pad(batches: list[list[np.ndarray]]) -> tuple[Tensor, ...]:
     counts = np.bincount(owner, minlength=len(batches))
     parts = ids, row * width + column, ids[row, column + 1], owner, counts
     return tuple(torch.from_numpy(np.ascontiguousarray(part, dtype=np.int64)) for part in parts)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
-from lorary import plan
+from lorary import plan, stop
 from lorary.config import resolve
 from lorary.device import count_gpus
 from lorary.errors import LoraryError
@@ -14,11 +14,20 @@ from snakemake.exceptions import WorkflowError
 
 STARTED = time.time()
 
+stop.lead_jobs()
+if workflow.is_main_process and stop.remove_stale_lock(".snakemake"):
+    print(
+        "The last call in this folder was killed; its lock is removed, and this call goes on from there.",
+        file=sys.stderr,
+    )
+
 try:
     PLAN = plan.make(resolve(config))
 except LoraryError as error:
     raise WorkflowError(str(error)) from None
 
+PROMPTS = sorted({batch.prompts for batch in PLAN.batches})
+STORES = sorted({batch.store for batch in PLAN.batches})
 ADAPTERS = [adapter for batch in PLAN.batches for adapter in batch.adapters]
 
 
@@ -45,7 +54,11 @@ def training_outcome(batch):
 def summary():
     outcomes = {training_outcome(batch): batch.adapters for batch in PLAN.batches}
     folders = "\n".join(f"  {Path(index.path).parent}" for index in PLAN.indexes)
-    return f"\n{summarize(outcomes, STARTED, time.time() - STARTED)}\n{folders}\n"
+    return f"\n{summarize(outcomes, STARTED, time.time() - STARTED, 'results/failed.tsv')}\n{folders}\n"
+
+
+onstart:
+    stop.pass_sigterm_on()
 
 
 onsuccess:

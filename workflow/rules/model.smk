@@ -15,6 +15,7 @@ rule get_model:
     params:
         model_path=lambda w, output: PLAN.models[output[0]]["model_path"],
         model_revision=lambda w, output: PLAN.models[output[0]]["model_revision"],
+        trust_remote_code=lambda w, output: PLAN.models[output[0]]["trust_remote_code"],
     script:
         "../scripts/get_model.py"
 

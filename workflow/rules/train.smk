@@ -25,6 +25,7 @@ for batch in PLAN.batches:
         params:
             settings=batch.settings,
             adapters_per_step=batch.adapters_per_step,
+            adapter_dir=batch.adapter_dir,
             store=batch.store,
             label=batch.label,
         message:
@@ -41,14 +42,19 @@ for index in PLAN.indexes:
         input:
             records=[batch.record for batch in index.batches],
             tables=sorted({batch.table for batch in index.batches}),
+            model=index.model,
+            base_weight=index.base_weight,
         output:
-            index.path,
+            table=index.path,
+            run=index.run,
         log:
             f"logs/{index.rule}.log",
         conda:
             "../../envs/lorary.yaml"
         params:
             table_of=[batch.table for batch in index.batches],
+            runs=index.runs,
+            data=index.data,
         message:
             f"Indexing {index.path}"
         script:

@@ -9,4 +9,9 @@ from lorary.job import job
 from lorary.model import get_model
 
 with job(snakemake.log[0], snakemake.rule, network=True):
-    get_model(snakemake.params.model_path, snakemake.params.model_revision, snakemake.output[0])
+    get_model(
+        snakemake.params.model_path,
+        snakemake.params.model_revision,
+        snakemake.output[0],
+        snakemake.params.trust_remote_code,
+    )

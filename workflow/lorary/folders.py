@@ -1,0 +1,60 @@
+"""The folders that a run writes into: nothing is written outside of them, whatever names and links there are, and no
+file appears before it is whole."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import LoraryError
+
+
+def check_folder(key: str, folder: str) -> None:
+    """Raises LoraryError where the folder of this key of the config can be none, since a file lies in its way."""
+    path = Path(folder)
+    for part in (path, *path.parents):
+        if part.is_symlink() and not part.exists():
+            raise LoraryError(
+                f"{key}: {part} is a symbolic link that leads nowhere. Remove it, or choose another folder."
+            )
+        if part.exists() and not part.is_dir():
+            raise LoraryError(f"{key}: {part} is a file, and a folder was expected. Choose another folder.")
+
+
+def refuse_detours(output: str, root: str) -> None:
+    """Raises LoraryError where a symbolic link below the folder `root` leads a path (below it too) out of there.
+
+    `root` itself may be a link: that is the user's word, while names below it come from data and config.
+    """
+    path, real_root = Path(output), Path(root).resolve()
+    if not path.resolve().is_relative_to(real_root):
+        link = next((part for part in [*reversed(path.parents), path] if part.is_symlink()), path)
+        raise LoraryError(
+            f"{link} is a symbolic link that leads out of {root}. Remove it, and set adapter_dir to have the adapters"
+            " elsewhere."
+        )
+
+
+@contextlib.contextmanager
+def written_whole(path: str) -> Iterator[Path]:
+    """Yields the temporary name of a file to write, which gets its own when it is whole and on disk."""
+    target = Path(path)
+    for left in target.parent.glob(f".{target.name}.*.part"):  # by one that was killed
+        left.unlink(missing_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(target)
+        sync(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,117 @@
+"""How a run ends before its end: Ctrl-C, SIGTERM, and a Snakemake that was killed.
+
+A job ends at once where nothing is in hand, and after the passages in hand where it trains. `job` and `train` use the
+first half, the Snakefile the second.
+"""
+
+import contextlib
+import fcntl
+import os
+import select
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+PATIENCE = 20  # seconds for what is in hand: Slurm kills 30 after its SIGTERM
+SIGNALS = signal.SIGINT, signal.SIGTERM
+PARENT = "LORARY_SNAKEMAKE"  # environment variable: the process that started the jobs
+
+
+def interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def handled(handler: Callable) -> Iterator[None]:
+    """Both signals go to `handler`, and then again to whoever had them before."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+@contextlib.contextmanager
+def after_what_is_in_hand(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether to stop. What still runs then has PATIENCE until a KeyboardInterrupt ends it,
+    or until the second signal."""
+    asked = []
+
+    def ask(*_) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        say("stopping after what is in hand")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with handled(ask):
+            yield lambda: bool(asked)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def follow_snakemake() -> None:
+    """Ask this job to stop when the Snakemake that started it is gone, so that none trains on unseen."""
+    parent = os.environ.get(PARENT, "")
+    if not parent.isdigit() or not hasattr(os, "pidfd_open"):
+        return
+    try:
+        descriptor = os.pidfd_open(int(parent))
+    except OSError:
+        return
+
+    def watch() -> None:
+        select.select([descriptor], [], [])  # readable when that process has ended
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def lead_jobs() -> None:
+    """Called while the Snakefile is read: the jobs that this process starts follow it."""
+    os.environ[PARENT] = str(os.getpid())
+
+
+def pass_sigterm_on() -> None:
+    """SIGTERM to Snakemake alone (`kill`, `docker stop`) stops the jobs too, which it would otherwise wait for."""
+    import psutil
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate(number, frame) -> None:
+        if callable(before):
+            before(number, frame)
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.terminate()
+
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def remove_stale_lock(folder: str) -> bool:
+    """Whether Snakemake's lock of a call that was killed lay in `folder` (.snakemake), and is removed.
+
+    Snakemake's own lock does not say who holds it. So each call holds a shared lock of ours while it lives, which the
+    system drops with it: whoever gets that one exclusively is alone.
+    """
+    locks = Path(folder) / "locks"
+    try:
+        Path(folder).mkdir(exist_ok=True)
+        held = os.open(Path(folder) / "lorary.lock", os.O_RDWR | os.O_CREAT)  # until this process ends, however it does
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stale = any(locks.glob("*.lock"))
+            if stale:
+                shutil.rmtree(locks)
+        except BlockingIOError:
+            stale = False
+        fcntl.flock(held, fcntl.LOCK_SH)
+        return stale
+    except OSError:  # a file system without such locks, or one that is read-only: Snakemake will have its say
+        return False
