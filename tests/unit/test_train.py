@@ -92,7 +92,6 @@ def job_arguments(made, folder, prompt_file, out="out"):
         "prompts": str(prompt_file),
         "settings": tiny.TRAINING,
         "adapters_per_step": "auto",
-        "adapter_dir": str(folder),
         "store": f"{folder}/store",
         "threads": 1,
     }

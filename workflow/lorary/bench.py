@@ -172,7 +172,6 @@ def measure_job(
         "prompts": str(here / "prompts.parquet"),
         "settings": {**SETTINGS, "precision": precision},
         "adapters_per_step": 1,
-        "adapter_dir": str(here / "out"),
         "store": str(here / "store"),
         "threads": threads,
     }

@@ -43,7 +43,6 @@ class Batch:
     prompts: str
     settings: dict[str, Any]  # the hyperparameters that training takes
     adapters_per_step: int | str
-    adapter_dir: str
     store: str
 
 
@@ -149,7 +148,6 @@ def make(runs: list[Run]) -> Plan:
                     **_pick(run, "per_device_train_batch_size", "num_train_epochs", "learning_rate", "precision"),
                 },
                 adapters_per_step=run["adapters_per_step"],
-                adapter_dir=run["adapter_dir"],
                 store=run["store_dir"],
             )
             batches.append(batch)

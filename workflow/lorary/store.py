@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .adapter import CONFIG, TENSORS
+from .errors import LoraryError
 from .folders import sync
 
 TRAINING = "training.json"
@@ -108,10 +109,16 @@ class Store:
             remove(damaged)
 
     def link(self, digest: str, output: str) -> None:
-        """Make the adapter directory `output` from an entry: hard links, or copies where there can be none."""
+        """Make the adapter directory `output` from an entry: hard links, or copies where there can be none.
+
+        Raises LoraryError where a symbolic link would lead it elsewhere.
+        """
         folder = Path(output)
-        if folder.is_symlink():
-            folder.unlink()
+        for part in (folder, folder.parent):
+            if part.is_symlink():
+                raise LoraryError(
+                    f"{part} is a symbolic link; an adapter is written to no place but its own. Remove it."
+                )
         folder.mkdir(parents=True, exist_ok=True)
         for name in (CONFIG, TENSORS):
             source, temporary = self.entry(digest) / name, folder / f".{name}.{os.getpid()}"

@@ -13,7 +13,7 @@ from . import adapter as adapters
 from . import stop
 from .device import take_device
 from .errors import LoraryError, explain, report
-from .folders import refuse_detours, written_whole
+from .folders import written_whole
 from .model import fingerprint
 from .passages import Passage, Position, read_passages
 from .store import Store, digest, remove
@@ -34,11 +34,10 @@ def train_adapters(
     prompts: str,
     settings: dict[str, Any],
     adapters_per_step: int | str,
-    adapter_dir: str,
     store: str,
     threads: int,
 ) -> None:
-    """Make the adapter directories `outputs` (`.../data_<did>/passage_<pid>` below `adapter_dir`) of one batch.
+    """Make the adapter directories `outputs` (`.../data_<did>/passage_<pid>`) of one batch of passages.
 
     What the store holds undamaged is linked; the rest is trained, each adapter into the store as soon as it is done. A
     passage that fails does not stop the others. `record` is written when all are there, a line an adapter; `outcome`
@@ -46,8 +45,6 @@ def train_adapters(
     """
     began = time.monotonic()
     paths = {position_of(path): path for path in outputs}
-    for folder in {str(Path(path).parent) for path in outputs}:
-        refuse_detours(folder, adapter_dir)
     shelf = Store(store)
     digests, failures = passage_digests(model, base_weight, prompts, settings, set(paths))
     if not paths.keys() <= digests.keys() | failures.keys():

@@ -25,7 +25,6 @@ for batch in PLAN.batches:
         params:
             settings=batch.settings,
             adapters_per_step=batch.adapters_per_step,
-            adapter_dir=batch.adapter_dir,
             store=batch.store,
             label=batch.label,
         message:

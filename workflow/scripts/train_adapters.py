@@ -18,7 +18,6 @@ with job(snakemake.log.text, snakemake.params.label):
         prompts=snakemake.input.prompts,
         settings=snakemake.params.settings,
         adapters_per_step=snakemake.params.adapters_per_step,
-        adapter_dir=snakemake.params.adapter_dir,
         store=snakemake.params.store,
         threads=snakemake.threads,
     )
