@@ -20,6 +20,7 @@ rule all:
     default_target: True
     input:
         ADAPTERS,
+        [base_weight.path for base_weight in PLAN.base_weights],
         [file for index in PLAN.indexes for file in (index.path, index.run)],
     message:
         "Every adapter is there."

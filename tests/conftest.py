@@ -51,7 +51,7 @@ def _with_model(tmp_path_factory, tiny_llama):
 @pytest.fixture
 def with_model(tmp_path_factory, _with_model):
     """The project with its base model fetched."""
-    return _with_model.copy(tmp_path_factory.mktemp("copy"))
+    return _with_model.copy(tmp_path_factory.mktemp("copy") / "project")
 
 
 @pytest.fixture(scope="session")
@@ -66,4 +66,4 @@ def _finished(tmp_path_factory, tiny_llama):
 @pytest.fixture
 def finished(tmp_path_factory, _finished):
     """The same after a whole run (3 passages a job), for a test to spoil."""
-    return _finished.copy(tmp_path_factory.mktemp("copy"))
+    return _finished.copy(tmp_path_factory.mktemp("copy") / "project")

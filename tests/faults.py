@@ -56,16 +56,18 @@ def campaign(project: Project, faults: int, rng: random.Random, longest_life: fl
     expected, passages = tree(project), len(project.adapters())
     digests = list(store(project).digests())
     figures = Figures()
+    kinds: list[str] = []
     while figures.faults.total() < faults:
         for name in ("results", "logs", "benchmarks", ".snakemake"):
             shutil.rmtree(project.folder / name, ignore_errors=True)
         struck = begun = 0
         while True:
             run = project.start()
-            name = rng.choice(list(FAULTS)) if figures.faults.total() < faults else None
+            kinds = kinds or rng.sample(list(FAULTS), len(FAULTS))  # each kind as often as any other
+            name = kinds[-1] if figures.faults.total() < faults else None
             if name and strikes(name, run, rng.uniform(0.3, longest_life), project, rng, digests, figures):
                 struck += 1
-                figures.faults[name] += 1
+                figures.faults[kinds.pop()] += 1
                 say(f"{figures.faults.total():4} {name}: {len(list(store(project).digests()))} adapters in the store")
             output = finish(run)
             begun += count_begun(project)

@@ -40,7 +40,8 @@ class Project:
         self.settings = dict(SETTINGS) if model else {}
 
     def copy(self, folder: Path) -> "Project":
-        shutil.copytree(self.folder, folder, dirs_exist_ok=True, symlinks=True)
+        """In a folder that is not there yet."""
+        subprocess.run(["cp", "-a", self.folder, folder], check=True)  # hard links stay hard links
         other = copy.copy(self)
         other.folder, other.settings = folder, dict(self.settings)
         return other

@@ -1,5 +1,5 @@
 """Bad input, the cases of the campaign: wrong config and data by the functions alone, since a call of snakemake takes
-seconds; a third of the others, and all in `make faults`, by snakemake itself."""
+seconds; some of the others, and all in `make faults`, by snakemake itself."""
 
 from pathlib import Path
 
@@ -38,11 +38,11 @@ def test_wrong_config_and_data_are_refused(project, monkeypatch, case):
     assert max(map(len, str(caught.value).splitlines())) < 500
 
 
-@pytest.mark.parametrize("case", named(CONFIG_AND_DATA[::20] + MODELS[::3]))
+@pytest.mark.parametrize("case", named(CONFIG_AND_DATA[::30] + MODELS[::5]))
 def test_refused_by_snakemake(project, case):
     bad_input.refuse(project, case)
 
 
-@pytest.mark.parametrize("case", named((PROMPTS + BASE)[::3] + WEIGHTS))
+@pytest.mark.parametrize("case", named((PROMPTS + BASE)[::5] + WEIGHTS))
 def test_refused_by_snakemake_with_the_model_there(with_model, case):
     bad_input.refuse(with_model, case)

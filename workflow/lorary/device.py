@@ -28,9 +28,9 @@ def take_device(threads: int) -> Iterator[tuple]:
 
     if not torch.cuda.is_available():
         _keep_freed_memory()
-        _limit_memory()
         torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
-        yield torch.device("cpu"), f"processor, {torch.get_num_threads()} threads"
+        with _limited_memory():
+            yield torch.device("cpu"), f"processor, {torch.get_num_threads()} threads"
         return
     count = torch.cuda.device_count()
     names = [f"gpu-{torch.cuda.get_device_properties(i).uuid}" for i in range(count)]
@@ -47,19 +47,25 @@ def _keep_freed_memory() -> None:
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap does not shrink
 
 
-def _limit_memory() -> None:
+@contextmanager
+def _limited_memory() -> Iterator[None]:
     """Ask for no more memory than there is: a sequence that needs more fails alone, with an error, where Linux would
     otherwise kill the whole job."""
     try:
         status = Path("/proc/self/status").read_text()
         meminfo = Path("/proc/meminfo").read_text()
     except OSError:  # no Linux
+        yield
         return
     used = 1024 * int(re.search(r"VmData:\s*(\d+)", status)[1])
     free = [1024 * int(re.search(r"MemAvailable:\s*(\d+)", meminfo)[1]), *_cgroup_memory()]
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limits = [used + min(free), *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _cgroup_memory() -> Iterator[int]:

@@ -1,0 +1,151 @@
+"""snakemake verify and snakemake prune."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from lorary.store import ABANDONED
+
+RUN = "results/adapters/tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
+TENSORS = "adapter_model.safetensors"
+
+
+def digests(project):
+    """The store's entries by the path of their adapter."""
+    lines = (project.folder / RUN / "adapters.tsv").read_text().splitlines()
+    columns = lines[0].split("\t")
+    rows = [dict(zip(columns, line.split("\t"), strict=True)) for line in lines[1:]]
+    return {row["path"]: project.folder / "results/store" / row["digest"][:2] / row["digest"] for row in rows}
+
+
+def rewrite(file, change):
+    """Other content under the same name, for this name alone."""
+    content = change(file.read_bytes())
+    file.unlink()
+    file.write_bytes(content)
+
+
+def flip(content):
+    return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+
+
+def test_what_is_damaged_is_named_and_made_again(finished):
+    said = finished.snakemake("verify").stdout
+    assert "checked 6 store entries, 2 records, 6 adapters, 1 base weights, 2 tables, 1 base models" in said
+    assert "nothing is damaged" in said
+
+    before = finished.adapters()
+    entries = digests(finished)
+    adapter = {path: finished.folder / path for path in entries}
+    a, b, c, d, e, _ = entries
+    # a: one bit, in the file that output and store share, as a disk may lose it
+    shared = adapter[a] / TENSORS
+    shared.chmod(0o644)
+    with shared.open("r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-5, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
+    rewrite(adapter[b] / TENSORS, lambda content: content[:100])  # cut off, in the output alone
+    shutil.copy(adapter[a] / TENSORS, adapter[c] / "foreign")
+    os.replace(adapter[c] / "foreign", adapter[c] / TENSORS)  # another's, whole
+    rewrite(adapter[d] / "adapter_config.json", lambda content: content.replace(b'"r": 2', b'"r": 4'))
+    rewrite(entries[e] / TENSORS, flip)  # in the store alone
+    (adapter[e] / "notes.txt").write_text("mine")
+
+    process = finished.snakemake("verify", check=False)
+    said = process.stdout
+    assert process.returncode != 0
+    assert "6 damaged, and removed; the next call makes just these again:" in said
+    assert f"{entries[a].relative_to(finished.folder)}: {TENSORS} is not what was written" in said
+    for path in (a, b, c):
+        assert f"{path}: {TENSORS} is missing, or not what was trained" in said
+    assert f"{d}: adapter_config.json is missing, or not that of the base weight" in said
+    assert f"{entries[e].relative_to(finished.folder)}: {TENSORS} is not what was written" in said
+    assert f"{e}/notes.txt: no file of Lorary's; left alone" in said
+    assert "Traceback" not in said
+    assert (adapter[e] / "notes.txt").exists()
+
+    said = finished.snakemake().stdout
+    assert "trained and" in said
+    assert finished.adapters() == before
+    assert "nothing is damaged" in finished.snakemake("verify").stdout
+
+
+def test_a_damaged_entry_is_not_linked(finished):
+    before = finished.adapters()
+    entries = digests(finished)
+    path, entry = next(iter(entries.items()))
+    rewrite(entry / TENSORS, flip)
+    shutil.rmtree(finished.folder / path)
+    said = finished.snakemake().stdout
+    assert f"{TENSORS} is not what was written (its sha256 differs); training it again" in said
+    assert "1 trained and 2 linked" in said
+    assert finished.adapters() == before
+
+
+def test_damaged_tables_base_weights_and_models(finished):
+    (prompts,) = (finished.folder / "results/prompts").glob("*/*.parquet")
+    rewrite(prompts, lambda content: content[:50])
+    base_weight = finished.folder / "results/adapters/tiny/rank=2_alpha=32/base_weight"
+    rewrite(base_weight / TENSORS, flip)
+    before = finished.adapters()
+    said = finished.snakemake("verify", check=False).stdout
+    assert "2 damaged, and removed" in said
+    assert f"{prompts.relative_to(finished.folder)}: cannot be read" in said
+    assert "not the base weight of" in said
+    assert "0 trained and 6 linked" in finished.snakemake().stdout  # the same again, so the same digests
+    assert finished.adapters() == before
+
+    rewrite(finished.folder / "resources/models/tiny/model.safetensors", flip)
+    said = finished.snakemake("verify", check=False).stdout
+    assert "resources/models/tiny: the weights differ from its fingerprint" in said
+    assert (finished.folder / "resources/models/tiny").exists()
+
+
+def test_prune_removes_what_no_run_and_no_output_refers_to(finished):
+    other = {"num_train_epochs": 2, "sample": 1}
+    finished.snakemake(**other)
+    store = finished.folder / "results/store"
+    assert finished.trained() == 8
+    dead, young = store / "tmp/dead", store / "tmp/young"
+    for folder in (dead, young):
+        folder.mkdir()
+        (folder / TENSORS).write_bytes(b"x" * 1000)
+    os.utime(dead, (0, os.stat(dead).st_mtime - ABANDONED - 60))
+
+    said = finished.snakemake("prune").stdout
+    assert "8 entries: 6 of this config's runs, 2 that outputs of others share, and 0 (0.0 MB) of neither" in said
+    assert "1 half written (0.0 MB)" in said
+    assert finished.trained() == 8
+    assert not dead.exists()
+    assert young.exists()
+
+    shutil.rmtree(finished.folder / "results/adapters/tiny/rank=2_alpha=32/toy/lr=0.01_epoch=2_direct")
+    said = finished.snakemake("prune").stdout
+    assert "2 (0.0 MB) of neither" in said
+    assert said.index("of neither") < said.index("removed 2, 0.0 MB")
+    assert finished.trained() == 6
+    assert "Nothing to be done" in finished.snakemake().stdout
+    assert "nothing is damaged" in finished.snakemake("verify").stdout
+
+
+@pytest.mark.parametrize("path", ["run.json", "adapters.tsv"])
+def test_the_index_comes_back(finished, path):
+    (finished.folder / RUN / path).unlink()
+    finished.snakemake()
+    assert (finished.folder / RUN / path).exists()
+
+
+def test_run_json_holds_what_it_takes_to_make_the_adapters_again(finished):
+    about = json.loads((finished.folder / RUN / "run.json").read_text())
+    (config,) = about["config"]
+    assert (config["learning_rate"], config["seed"], config["dataset"]) == (0.01, 42, "toy")
+    assert not {"inference_methods", "max_new_tokens", "runs"} & config.keys()
+    assert about["versions"].keys() >= {"python", "torch", "transformers", "peft", "snakemake"}
+    assert {len(about["model"][key]) for key in ("weights", "tokenizer")} == {64}
+    assert len(about["base_weight"]["sha256"]) == 64
+    assert {"data/toy/aug/total.json", "resources/prompt_templates.yaml"} == about["files"].keys()
+    assert about["git"] is None  # this checkout is a copy without its history
