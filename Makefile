@@ -26,7 +26,7 @@ demo: env
 	$(BIN)/snakemake --cores all --resources gpu=1
 
 test: env
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 bench: env
 	$(BIN)/snakemake bench --cores all --resources gpu=1 --forcerun bench

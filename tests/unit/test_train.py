@@ -1,14 +1,21 @@
 """The training job: it keeps what it has, and costs no more than it must."""
 
 import json
+import os
+import resource
+import signal
 import subprocess
 import sys
+import threading
+import time
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
 import tiny
-from lorary import prompts, train
+from lorary import prompts, stop, train
+from lorary.device import take_device
 from lorary.errors import LoraryError
 
 
@@ -80,6 +87,76 @@ def test_peak_memory_does_not_grow_with_the_number_of_passages(made, tmp_path):
         command = [sys.executable, "-c", program, str(tiny.ROOT / "workflow")]
         peaks.append(int(subprocess.check_output(command, input=json.dumps(arguments), text=True)))
     assert peaks[1] < 1.03 * peaks[0]
+
+
+def test_a_sequence_that_fits_no_memory_fails_alone(made, tmp_path):
+    table = pq.read_table(made / "llama.parquet").to_pylist()
+    for row in table:
+        if row["did"] == 1 and row["sequence"] == 2:
+            row["input_ids"] = [1] * 3_000_000
+    prompts.save(prompts.pa.Table.from_pylist(table, schema=prompts.PROMPT_SCHEMA), tmp_path / "prompts.parquet")
+    program = (
+        "import json, re, resource, sys; sys.path.insert(0, sys.argv[1]); import torch\n"
+        "from lorary.train import train_adapters\n"
+        "used = 1024 * int(re.search(r'VmData:\\s*(\\d+)', open('/proc/self/status').read())[1])\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (used + 300_000_000, resource.RLIM_INFINITY))\n"
+        "train_adapters(**json.loads(sys.argv[2]))"
+    )
+    arguments = json.dumps(job_arguments(made, tmp_path, tmp_path / "prompts.parquet"))
+    command = [sys.executable, "-c", program, str(tiny.ROOT / "workflow"), arguments]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert "1 x 3000000 tokens do not fit into memory; a lower max_length would help" in process.stderr
+    assert json.loads((tmp_path / "outcome.json").read_text())["trained"] == 2
+
+
+def test_no_more_memory_is_asked_for_than_there_is():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with take_device(1):
+        soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        assert 0 < soft < 2 * psutil.virtual_memory().total
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_passage_that_takes_longer_than_the_patience_is_given_up(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(stop, "PATIENCE", 0.5)
+    table = pq.read_table(made / "llama.parquet").to_pylist()
+    endless = [{**row, "sequence": i} for row in table if row["did"] == 1 for i in range(20_000)]
+    table = [row for row in table if row["did"] == 0] + endless + [row for row in table if row["did"] == 2]
+    prompts.save(prompts.pa.Table.from_pylist(table, schema=prompts.PROMPT_SCHEMA), tmp_path / "prompts.parquet")
+    began = []
+
+    def ask_to_stop():
+        while not list((tmp_path / "store").glob("??/*")):
+            time.sleep(0.01)
+        began.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=ask_to_stop, daemon=True).start()
+    with pytest.raises(LoraryError, match="Stopped after 1 of 3 passages: they are in the store"):
+        run_job(made, tmp_path, tmp_path / "prompts.parquet")
+    assert time.monotonic() - began[0] < 10
+
+
+GUARDED = (
+    "import json, sys; sys.path.insert(0, sys.argv[1])\n"
+    "FORBIDDEN = ('pickle.find_class', 'socket.', 'subprocess.Popen', 'os.system', 'os.exec', 'os.posix_spawn')\n"
+    "def hook(event, _):\n"
+    "    if event.startswith(FORBIDDEN): print(event, file=sys.stderr); raise SystemExit(f'forbidden: {event}')\n"
+    "import torch\n"  # which looks for what it may use
+    "sys.addaudithook(hook)\n"
+)
+
+
+def test_training_unpickles_fetches_and_starts_nothing(made, tmp_path):
+    program = GUARDED + "from lorary.train import train_adapters; train_adapters(**json.loads(sys.argv[2]))"
+    arguments = json.dumps(job_arguments(made, tmp_path, made / "llama.parquet"))
+    command = [sys.executable, "-c", program, str(tiny.ROOT / "workflow"), arguments]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    # and the guard guards
+    for what in ("import pickle; pickle.loads(pickle.dumps(print))", "import socket; socket.socket()"):
+        process = subprocess.run([*command[:2], GUARDED + what, command[3]], capture_output=True, text=True)
+        assert "forbidden" in process.stderr
 
 
 def job_arguments(made, folder, prompt_file, out="out"):

@@ -1,7 +1,9 @@
 """A whole run, as a user calls it, and what it leaves."""
 
 import json
+import os
 import shutil
+import stat
 
 import pandas as pd
 import pytest
@@ -126,8 +128,17 @@ def test_a_larger_sample_trains_only_what_is_new(finished):
     assert len(list((finished.folder / "elsewhere").glob("**/data_*/passage_*"))) == 4
 
 
-def test_two_fresh_runs_give_the_same_bytes(finished, project):
-    project.snakemake(passages_per_job=6)
+def test_two_fresh_runs_give_the_same_bytes_and_files_that_the_umask_allows(finished, project):
+    mask = os.umask(0o027)
+    try:
+        project.snakemake(passages_per_job=6)
+    finally:
+        os.umask(mask)
+    for folder in ("results", "resources/models"):
+        for path in (project.folder / folder).rglob("*"):
+            mode = path.lstat().st_mode
+            if not stat.S_ISLNK(mode):
+                assert (mode & 0o057) == (0o050 if path.is_dir() else 0o040), path
     assert project.adapters() == finished.adapters()
     base = "results/adapters/tiny/rank=2_alpha=32/base_weight"
     for name in ("adapter_config.json", "adapter_model.safetensors"):

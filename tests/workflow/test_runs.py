@@ -82,6 +82,17 @@ def test_a_given_base_weight_and_bfloat16(finished):
     assert all(after[path] != before[path] for path in before)
 
 
+def test_another_model_under_the_same_name_is_fetched(finished, tiny_qwen):
+    before = finished.adapters()
+    shutil.copytree(tiny_qwen, finished.folder / "another")
+    said = finished.snakemake(model_path="another", sample=1).stdout
+    assert "2 trained and 0 linked" in said
+    about = json.loads((finished.folder / "resources/models/tiny/fingerprint.json").read_text())
+    assert about["source"] == "another"
+    after = finished.adapters()
+    assert [path for path in before if after[path] != before[path]] == list(before)[:2]
+
+
 def test_a_base_weight_of_another_rank_is_refused(finished):
     shutil.copytree(finished.folder / "results/adapters/tiny/rank=2_alpha=32/base_weight", finished.folder / "warm")
     process = finished.snakemake(check=False, base_weight="warm", lora_rank=4)

@@ -47,6 +47,10 @@ def job(log_file: str, label: str, network: bool = False) -> Iterator[None]:
         else:
             log.exception("this is a bug in lorary")
         sys.exit(1)
+    except MemoryError:
+        log.debug("where it was refused:", exc_info=True)
+        log.error("there is not enough memory; fewer jobs at a time, or a lower passages_per_job, may help")
+        sys.exit(1)
     except KeyboardInterrupt:
         log.error("interrupted: the same command goes on from here")
         sys.exit(130)

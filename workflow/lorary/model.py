@@ -165,7 +165,7 @@ def _link_weights(source: Path, out: Path) -> None:
             weights = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise LoraryError(f"model_path: {index} is no index of weights ({_reason(error)}).") from None
-        shutil.copy(index, out)
+        shutil.copyfile(index, out / index.name)
     for name in weights:
         path = source / name
         if path.parent != source or not path.is_file():
@@ -176,13 +176,13 @@ def _link_weights(source: Path, out: Path) -> None:
         except (SafetensorError, OSError) as error:
             raise LoraryError(f"model_path: {path} is no whole safetensors file ({_reason(error)}).") from None
         (out / name).symlink_to(path.resolve())
-    shutil.copy(source / "config.json", out)
+    shutil.copyfile(source / "config.json", out / "config.json")
 
 
 def _take_code(source: Path, out: Path) -> None:
     files = sorted(path for path in source.glob("*.py") if path.is_file())
     for path in files:
-        shutil.copy(path, out)
+        shutil.copyfile(path, out / path.name)
     if files:
         names = ", ".join(path.name for path in files)
         log.warning("trust_remote_code is set: code of %s will be run (%s)", source, names)

@@ -39,5 +39,7 @@ def _columns(prompts: str) -> Iterator[list[pa.Array]]:
     try:
         for batch in pq.ParquetFile(prompts).iter_batches(batch_size=256):
             yield [batch.column(name) for name in ("did", "pid", "input_ids", "error")]
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError, LookupError) as error:
         raise damaged(prompts, error) from None

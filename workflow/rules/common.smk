@@ -31,9 +31,18 @@ STORES = sorted({batch.store for batch in PLAN.batches})
 ADAPTERS = [adapter for batch in PLAN.batches for adapter in batch.adapters]
 
 
+# Of wildcards alone: Snakemake notices no change of params that are functions of the output.
+def model_settings(wildcards):
+    return PLAN.models[f"resources/models/{wildcards.model}"]
+
+
+def table_settings(wildcards):
+    return PLAN.tables[f"results/data/{wildcards.table}.parquet"]
+
+
 def model_sources(wildcards):
     """The files of a model that lies here: when they change, the model does."""
-    folder = Path(PLAN.models[f"resources/models/{wildcards.model}"]["model_path"]).expanduser()
+    folder = Path(model_settings(wildcards)["model_path"]).expanduser()
     return sorted(str(path) for path in folder.glob("*.*")) if folder.is_dir() else []
 
 

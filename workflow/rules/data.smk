@@ -3,7 +3,7 @@
 
 rule load_data:
     input:
-        lambda w: PLAN.tables[f"results/data/{w.table}.parquet"]["files"],
+        lambda w: table_settings(w)["files"],
     output:
         "results/data/{table}.parquet",
     log:
@@ -11,7 +11,7 @@ rule load_data:
     conda:
         "../../envs/lorary.yaml"
     params:
-        sample=lambda w, output: PLAN.tables[output[0]]["sample"],
-        augment_model=lambda w, output: PLAN.tables[output[0]]["augment_model"],
+        sample=lambda w: table_settings(w)["sample"],
+        augment_model=lambda w: table_settings(w)["augment_model"],
     script:
         "../scripts/load_data.py"

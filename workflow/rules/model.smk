@@ -13,9 +13,9 @@ rule get_model:
     conda:
         "../../envs/lorary.yaml"
     params:
-        model_path=lambda w, output: PLAN.models[output[0]]["model_path"],
-        model_revision=lambda w, output: PLAN.models[output[0]]["model_revision"],
-        trust_remote_code=lambda w, output: PLAN.models[output[0]]["trust_remote_code"],
+        model_path=lambda w: model_settings(w)["model_path"],
+        model_revision=lambda w: model_settings(w)["model_revision"],
+        trust_remote_code=lambda w: model_settings(w)["trust_remote_code"],
     script:
         "../scripts/get_model.py"
 
