@@ -26,7 +26,8 @@ demo: env
 	$(BIN)/snakemake --cores all --resources gpu=1
 
 test: env
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest tests/unit tests/workflow --numprocesses 2 --dist loadfile
+	$(BIN)/pytest tests/oracle
 
 bench: env
 	$(BIN)/snakemake bench --cores all --resources gpu=1 --forcerun bench

@@ -251,7 +251,8 @@ def test_a_passage_that_cannot_be_encoded_fails_alone(tmp_path, rows, caplog):
     assert [row for row in table if row["error"] is None] == [row for row in good if (row["did"], row["pid"]) != (0, 1)]
     (failed,) = [row for row in table if row["error"]]
     place = {"did": 0, "pid": 1, "sequence": 0, "length": 0, "input_ids": []}
-    assert failed == {**place, "error": "TemplateError: no"}
+    hint = "see this passage's text and the model's chat template"
+    assert failed == {**place, "error": f"TemplateError: no; {hint}"}
     assert "data_0/passage_1: the prompt ids cannot be made: TemplateError: no" in caplog.text
 
 

@@ -1,5 +1,6 @@
 """A job ends when it is asked to, and when its Snakemake is gone; a lock of the dead is removed, of the living not."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 import tiny
 from lorary import stop
+from lorary.errors import LoraryError
 
 
 @pytest.fixture
@@ -112,6 +114,14 @@ def test_a_lock_is_stale_when_its_holder_is_dead(start, tmp_path):
     assert fourth.stdout.readline() == "True\n"
 
 
-def test_a_folder_that_cannot_be_written_is_left_to_snakemake(tmp_path):
-    (tmp_path / ".snakemake").write_text("a file")
+def test_a_folder_without_locks_is_left_to_snakemake(tmp_path, monkeypatch):
+    def no_lock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(stop.fcntl, "flock", no_lock)
     assert stop.remove_stale_lock(str(tmp_path / ".snakemake")) is False
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(LoraryError, match=r"Snakemake keeps its records in this folder.*No such file or directory"):
+        stop.remove_stale_lock(str(tmp_path / "gone/.snakemake"))

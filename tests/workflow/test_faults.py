@@ -125,7 +125,7 @@ def test_a_second_call_beside_the_first_and_one_after_it_was_killed(long):
     kept = long.trained()
 
     output = long.snakemake().stdout
-    assert "The last call in this folder was killed; its lock is removed, and this call goes on from there." in output
+    assert "The last call here was killed: its lock is removed, and this call goes on from there." in output
     assert f"{40 - kept} trained and {kept} linked" in output
 
 

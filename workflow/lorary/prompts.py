@@ -83,7 +83,7 @@ def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa
             sequences = [_ids(prompter, *sequence) for sequence in passage_sequences(row, prompter.with_cot)]
         except Exception as error:  # whatever this tokenizer or its chat template raises over this text
             failed += 1
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}; see this passage's text and the model's chat template"
             log.error("data_%s/passage_%s: the prompt ids cannot be made: %s", row["did"], row["pid"], reason)
             table.append({**place, "sequence": 0, "length": 0, "input_ids": [], "error": reason})
             continue

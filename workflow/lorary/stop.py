@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .errors import LoraryError, explain
+
 PATIENCE = 20  # seconds for what is in hand: Slurm kills 30 after its SIGTERM
 SIGNALS = signal.SIGINT, signal.SIGTERM
 PARENT = "LORARY_SNAKEMAKE"  # environment variable: the process that started the jobs
@@ -98,7 +100,7 @@ def remove_stale_lock(folder: str) -> bool:
     """Whether Snakemake's lock of a call that was killed lay in `folder` (.snakemake), and is removed.
 
     Snakemake's own lock does not say who holds it. So each call holds a shared lock of ours while it lives, which the
-    system drops with it: whoever gets that one exclusively is alone.
+    system drops with it: whoever gets that one exclusively is alone. Raises LoraryError.
     """
     locks = Path(folder) / "locks"
     try:
@@ -113,5 +115,7 @@ def remove_stale_lock(folder: str) -> bool:
             stale = False
         fcntl.flock(held, fcntl.LOCK_SH)
         return stale
-    except OSError:  # a file system without such locks, or one that is read-only: Snakemake will have its say
-        return False
+    except OSError as error:
+        if refused := explain(error):
+            raise LoraryError(f"Snakemake keeps its records in this folder. {refused}") from None
+        return False  # a file system without such locks: Snakemake will have its say

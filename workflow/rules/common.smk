@@ -15,13 +15,10 @@ from snakemake.exceptions import WorkflowError
 STARTED = time.time()
 
 stop.lead_jobs()
-if workflow.is_main_process and stop.remove_stale_lock(".snakemake"):
-    print(
-        "The last call in this folder was killed; its lock is removed, and this call goes on from there.",
-        file=sys.stderr,
-    )
 
 try:
+    if workflow.is_main_process and stop.remove_stale_lock(".snakemake"):
+        print("The last call here was killed: its lock is removed, and this call goes on from there.", file=sys.stderr)
     PLAN = plan.make(resolve(config))
 except LoraryError as error:
     raise WorkflowError(str(error)) from None
