@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -14,7 +13,6 @@ import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-import faults
 import tiny
 from lorary.store import Store
 
@@ -127,15 +125,6 @@ def test_a_second_call_beside_the_first_and_one_after_it_was_killed(long):
     output = long.snakemake().stdout
     assert "The last call here was killed: its lock is removed, and this call goes on from there." in output
     assert f"{40 - kept} trained and {kept} linked" in output
-
-
-def test_the_campaign_in_short(tmp_path):
-    """Each kind of fault once; `make faults` does a hundred."""
-    project = faults.tiny_project(tmp_path, questions=4, pairs=40)
-    figures = faults.campaign(project, len(faults.FAULTS), random.Random(1), longest_life=6)
-    assert figures.faults == dict.fromkeys(faults.FAULTS, 1)
-    assert figures.lost == 0
-    assert figures.longest_stop < 30
 
 
 def test_two_runs_at_once_on_one_store(with_model, tmp_path_factory):

@@ -1,0 +1,14 @@
+"""The campaign of faults, in short."""
+
+import random
+
+import faults
+
+
+def test_the_campaign_in_short(tmp_path):
+    """Each kind of fault once; `make faults` does a hundred."""
+    project = faults.tiny_project(tmp_path, questions=4, pairs=40)
+    figures = faults.campaign(project, len(faults.FAULTS), random.Random(1), longest_life=6)
+    assert figures.faults == dict.fromkeys(faults.FAULTS, 1)
+    assert figures.lost == 0
+    assert figures.longest_stop < 30
