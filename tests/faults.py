@@ -130,10 +130,11 @@ FAULTS = {
     "SIGKILL of both": kill_both,
     "SIGTERM to the job": ask_jobs,
     "SIGTERM to snakemake": lambda run, _: run.terminate(),
+    "SIGTERM to all": lambda run, _: os.killpg(run.pid, signal.SIGTERM),
     "Ctrl-C": lambda run, _: os.killpg(run.pid, signal.SIGINT),
     POWER_LOSS: kill_both,
 }
-STOPS = {"SIGTERM to the job", "SIGTERM to snakemake", "Ctrl-C"}
+STOPS = {"SIGTERM to the job", "SIGTERM to snakemake", "SIGTERM to all", "Ctrl-C"}
 
 
 def tear(project: Project, rng: random.Random, digests: list[str]) -> None:
@@ -208,7 +209,7 @@ def smollm2_project(folder: Path) -> Project:
     project = Project(folder / "smollm2", None)
     model = tiny.ROOT / "resources/models/smollm2-135m-instruct"
     if model.exists():
-        shutil.copytree(model, project.folder / "resources/models" / model.name, symlinks=True, copy_function=os.link)
+        shutil.copytree(model, project.folder / "resources/models" / model.name, symlinks=True)
     project.settings = {"sample": 3, "passages_per_job": 3, "adapters_per_step": 1, "max_length": 100}
     return project
 

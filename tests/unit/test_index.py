@@ -27,6 +27,7 @@ def write_record(path, kind, positions):
             "processor",
             1,
             "5ha",
+            "5hb",
         ]
         for did, pid in positions
     ]
@@ -79,6 +80,7 @@ def test_losses_keep_all_their_digits(tmp_path):
         "gpu",
         1,
         "5ha",
+        "5hb",
     ]
     pd.DataFrame([line], columns=RECORD).to_csv(tmp_path / "1.tsv", sep="\t", index=False)
     index_adapters([str(tmp_path / "1.tsv")], [table], str(tmp_path / "index.tsv"))

@@ -1,6 +1,7 @@
 """Prune asks at a terminal, and keeps everything without a yes."""
 
 import builtins
+import os
 
 import pytest
 
@@ -15,6 +16,7 @@ KEY = "ab" + 62 * "0"
 def test_nothing_goes_without_a_yes(made, tmp_path, monkeypatch, answer, kept):
     store = Store(str(tmp_path / "store"))
     store.put(KEY, b"{}", b"tensors", {})
+    os.utime(store.entry(KEY), (0, 0))
     asked = []
     monkeypatch.setattr(builtins, "input", lambda question: asked.append(question) or answer)
     prompts = str(made / "llama.parquet")

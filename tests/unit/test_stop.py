@@ -53,7 +53,16 @@ def test_what_takes_longer_than_the_patience_is_interrupted(monkeypatch):
     assert time.monotonic() - began < 10
 
 
-def test_a_second_signal_does_not_wait():
+def test_sigterm_may_come_twice():
+    """From Slurm to all processes, and passed on by Snakemake."""
+    with stop.after_what_is_in_hand(print) as asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        assert asked()
+
+
+def test_a_second_ctrl_c_does_not_wait():
     with pytest.raises(KeyboardInterrupt), stop.after_what_is_in_hand(print):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -62,11 +71,11 @@ def test_a_second_signal_does_not_wait():
 
 FOLLOWER = """import signal, sys, time
 from lorary import stop
-stop.follow_snakemake()
 def told(*_):
     print("told", flush=True)
     sys.exit()
 signal.signal(signal.SIGTERM, told)
+stop.follow_snakemake()
 print("here", flush=True)
 time.sleep(60)
 """
@@ -96,6 +105,13 @@ time.sleep(60)
 """
 
 
+def test_a_job_whose_snakemake_is_gone_already_is_told_at_once(start, monkeypatch):
+    gone = start("pass")
+    gone.wait()
+    monkeypatch.setenv(stop.PARENT, str(gone.pid))
+    assert start(FOLLOWER).stdout.read() == "told\n"
+
+
 def test_a_lock_is_stale_when_its_holder_is_dead(start, tmp_path):
     folder = tmp_path / ".snakemake"
     first = start(HOLD, folder)
@@ -110,8 +126,13 @@ def test_a_lock_is_stale_when_its_holder_is_dead(start, tmp_path):
         process.kill()
         process.wait()
     assert (folder / "locks/0.input.lock").exists()
+    (folder / "lorary.lock").write_text("another-host")  # which may not know of our locks, nor we of its
     fourth = start(HOLD, folder)
-    assert fourth.stdout.readline() == "True\n"
+    assert fourth.stdout.readline() == "False\n"
+    fourth.kill()
+    fourth.wait()
+    fifth = start(HOLD, folder)
+    assert fifth.stdout.readline() == "True\n"
 
 
 def test_a_folder_without_locks_is_left_to_snakemake(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 
 import tiny
 from lorary import prompts, stop, train
-from lorary.device import take_device
+from lorary.device import limited_memory
 from lorary.errors import LoraryError
 
 
@@ -111,7 +111,7 @@ def test_a_sequence_that_fits_no_memory_fails_alone(made, tmp_path):
 
 def test_no_more_memory_is_asked_for_than_there_is():
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    with take_device(1):
+    with limited_memory("cpu"):
         soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
         assert 0 < soft < 2 * psutil.virtual_memory().total
     assert resource.getrlimit(resource.RLIMIT_DATA) == before

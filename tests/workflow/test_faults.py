@@ -174,7 +174,9 @@ def test_a_full_disk_loses_nothing(with_model):
     run = with_model.start(prefix=in_a_file_system_of("64k", "mount -o remount,size=10m results/store"))
     output, _ = run.communicate(timeout=200)
     first, second = output.split("FIRST 1")
-    assert "No space left on device. Make room (`snakemake prune` frees what no run refers to)" in first
+    assert (
+        "No space left on device. Make room (`snakemake prune`, with the same --configfile, frees what no run" in first
+    )
     kept = int(re.search(r"(\d) of 6 passages are in the store", first)[1])
     assert 0 < kept < 6
     assert run.returncode == 0, second

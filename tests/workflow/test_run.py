@@ -14,7 +14,17 @@ from transformers import AutoModelForCausalLM
 import tiny
 
 COLUMNS = ["type", "did", "pid", "question", "path", "digest"]
-COLUMNS += ["sequences", "tokens", "first_loss", "last_loss", "seconds", "device", "adapters_per_step", "sha256"]
+COLUMNS += [
+    "sequences",
+    "tokens",
+    "first_loss",
+    "last_loss",
+    "seconds",
+    "device",
+    "adapters_per_step",
+    "sha256",
+    "config_sha256",
+]
 RUN = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
 
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from lorary.prune import RECENT
 from lorary.store import ABANDONED
 
 RUN = "results/adapters/tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
@@ -61,8 +62,8 @@ def test_what_is_damaged_is_named_and_made_again(finished):
     assert "6 damaged, and removed; the next call makes just these again:" in said
     assert f"{entries[a].relative_to(finished.folder)}: {TENSORS} is not what was written" in said
     for path in (a, b, c):
-        assert f"{path}: {TENSORS} is missing, or not what was trained" in said
-    assert f"{d}: adapter_config.json is missing, or not that of the base weight" in said
+        assert f"{path}: {TENSORS}: missing, or not what was trained" in said
+    assert f"{d}: adapter_config.json: missing, or not what was trained" in said
     assert f"{entries[e].relative_to(finished.folder)}: {TENSORS} is not what was written" in said
     assert f"{e}/notes.txt: no file of Lorary's; left alone" in said
     assert "Traceback" not in said
@@ -94,13 +95,23 @@ def test_damaged_tables_base_weights_and_models(finished):
     before = finished.adapters()
     said = finished.snakemake("verify", check=False).stdout
     assert "2 damaged, and removed" in said
-    assert f"{prompts.relative_to(finished.folder)}: cannot be read" in said
+    assert f"{prompts.relative_to(finished.folder)}: is no whole table" in said
     assert "not the base weight of" in said
     assert "0 trained and 6 linked" in finished.snakemake().stdout  # the same again, so the same digests
     assert finished.adapters() == before
 
+    shutil.rmtree(base_weight)  # the adapters do not depend on it any more
     rewrite(finished.folder / "resources/models/tiny/model.safetensors", flip)
+    mine, damaged = (finished.folder / path for path in list(digests(finished))[:2])
+    (mine / "notes.txt").write_text("mine")
+    rewrite(mine / TENSORS, flip)
+    rewrite(damaged / TENSORS, flip)
     said = finished.snakemake("verify", check=False).stdout
+    assert "1 damaged, and removed; 2 more for you to mend" in said
+    assert "Move your own files away (notes.txt)" in said
+    assert (mine / "notes.txt").exists()
+    assert not damaged.exists()
+    assert len(finished.adapters()) == 5
     assert "resources/models/tiny: the weights differ from its fingerprint" in said
     assert (finished.folder / "resources/models/tiny").exists()
 
@@ -110,23 +121,30 @@ def test_prune_removes_what_no_run_and_no_output_refers_to(finished):
     finished.snakemake(**other)
     store = finished.folder / "results/store"
     assert finished.trained() == 8
-    dead, young = store / "tmp/dead", store / "tmp/young"
-    for folder in (dead, young):
+    dead, young, foreign = (
+        store / "tmp" / name for name in (f"{'0' * 64}.9.01234567", f"{'1' * 64}.9.01234567", "mine")
+    )
+    for folder in (dead, young, foreign):
         folder.mkdir()
         (folder / TENSORS).write_bytes(b"x" * 1000)
-    os.utime(dead, (0, os.stat(dead).st_mtime - ABANDONED - 60))
+    for folder in (dead, foreign):
+        os.utime(folder, (0, folder.stat().st_mtime - ABANDONED - 60))
 
     said = finished.snakemake("prune").stdout
-    assert "8 entries: 6 of this config's runs, 2 that outputs of others share, and 0 (0.0 MB) of neither" in said
-    assert "1 half written (0.0 MB)" in said
+    assert "8 entries: 6 of this config's runs, 2 that others' outputs share or that are younger than 3 days" in said
+    assert "and 0 (0.0 MB) of nobody; 1 half written (0.0 MB)" in said
     assert finished.trained() == 8
     assert not dead.exists()
     assert young.exists()
+    assert foreign.exists()
 
     shutil.rmtree(finished.folder / "results/adapters/tiny/rank=2_alpha=32/toy/lr=0.01_epoch=2_direct")
+    assert "nothing to remove" in finished.snakemake("prune").stdout  # they may be of a run that was stopped
+    for entry in store.glob("??/*"):
+        os.utime(entry, (0, entry.stat().st_mtime - RECENT - 60))
     said = finished.snakemake("prune").stdout
-    assert "2 (0.0 MB) of neither" in said
-    assert said.index("of neither") < said.index("removed 2, 0.0 MB")
+    assert "and 2 (0.0 MB) of nobody" in said
+    assert said.index("of nobody") < said.index("removed 2, 0.0 MB")
     assert finished.trained() == 6
     assert "Nothing to be done" in finished.snakemake().stdout
     assert "nothing is damaged" in finished.snakemake("verify").stdout

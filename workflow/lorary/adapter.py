@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LoraryError, report
+from .folders import sync
 from .model import fingerprint, trusts_code
 
 log = logging.getLogger(__name__)
@@ -99,8 +100,10 @@ def tensors_bytes(tensors: dict) -> bytes:
 
 def write_adapter(directory: Path, config: bytes, tensors: bytes) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / CONFIG).write_bytes(config)
-    (directory / TENSORS).write_bytes(tensors)
+    for name, content in ((CONFIG, config), (TENSORS, tensors)):
+        (directory / name).write_bytes(content)
+        sync(directory / name)
+    sync(directory)
 
 
 def digest(directory: str) -> str:

@@ -117,7 +117,12 @@ def save(table: list[dict[str, Any]], path: str) -> None:
     columns = [("did", pa.int32()), ("pid", pa.int32()), ("question", text), ("answers", texts), ("passages", texts)]
     columns += [("passage", text), ("rewrite", text), ("pairs", pa.list_(pair)), ("extra", text)]
     with written_whole(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(table, schema=pa.schema(columns)), temporary, compression="zstd")
+        pq.write_table(
+            pa.Table.from_pylist(table, schema=pa.schema(columns)),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
+        )
 
 
 def read(path: str, start: int, stop: int) -> list[dict[str, Any]]:
@@ -126,7 +131,7 @@ def read(path: str, start: int, stop: int) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path).slice(start, stop - start).to_pylist()
+        return pq.read_table(path, page_checksum_verification=True).slice(start, stop - start).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from None
 

@@ -29,8 +29,7 @@ def take_device(threads: int) -> Iterator[tuple]:
     if not torch.cuda.is_available():
         _keep_freed_memory()
         torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
-        with _limited_memory():
-            yield torch.device("cpu"), f"processor, {torch.get_num_threads()} threads"
+        yield torch.device("cpu"), f"processor, {torch.get_num_threads()} threads"
         return
     count = torch.cuda.device_count()
     names = [f"gpu-{torch.cuda.get_device_properties(i).uuid}" for i in range(count)]
@@ -48,20 +47,17 @@ def _keep_freed_memory() -> None:
 
 
 @contextmanager
-def _limited_memory() -> Iterator[None]:
-    """Ask for no more memory than there is: a sequence that needs more fails alone, with an error, where Linux would
-    otherwise kill the whole job."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        meminfo = Path("/proc/meminfo").read_text()
-    except OSError:  # no Linux
-        yield
-        return
-    used = 1024 * int(re.search(r"VmData:\s*(\d+)", status)[1])
-    free = [1024 * int(re.search(r"MemAvailable:\s*(\d+)", meminfo)[1]), *_cgroup_memory()]
+def limited_memory(device: str) -> Iterator[None]:
+    """On a processor, no more memory can be asked for than there is: a sequence that needs more fails alone, with an
+    error, where Linux would otherwise kill the whole job. To be used when the base model is loaded."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limits = [used + min(free), *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
-    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    if device == "cpu":
+        with suppress(OSError, TypeError, ValueError):  # no Linux, or one that does not say
+            used = 1024 * int(re.search(r"VmData:\s*(\d+)", Path("/proc/self/status").read_text())[1])
+            free = 1024 * int(re.search(r"MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text())[1])
+            limits.append(used + min([free, *_cgroup_memory()]))
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits, default=soft), hard))
     try:
         yield
     finally:

@@ -4,8 +4,8 @@ import errno
 
 # What the file system may refuse, and what to do.
 REFUSALS = {
-    errno.ENOSPC: "Make room (`snakemake prune` frees what no run refers to)",
-    errno.EDQUOT: "Make room (`snakemake prune` frees what no run refers to)",
+    errno.ENOSPC: "Make room (`snakemake prune`, with the same --configfile, frees what no run refers to)",
+    errno.EDQUOT: "Make room (`snakemake prune`, with the same --configfile, frees what no run refers to)",
     errno.EFBIG: "Raise the limit of a file's size",
     errno.EROFS: "Make that folder writable, or set adapter_dir and store_dir to others",
     errno.EACCES: "Give yourself permission, or set adapter_dir and store_dir to other folders",

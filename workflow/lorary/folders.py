@@ -13,11 +13,17 @@ def check_folder(key: str, folder: str) -> None:
     """Raises LoraryError where the folder of this key of the config can be none, since a file lies in its way."""
     path = Path(folder)
     for part in (path, *path.parents):
+        try:
+            part.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise LoraryError(f"{key}: {part}: {error.strerror}. Choose another folder.") from None
         if part.is_symlink() and not part.exists():
             raise LoraryError(
                 f"{key}: {part} is a symbolic link that leads nowhere. Remove it, or choose another folder."
             )
-        if part.exists() and not part.is_dir():
+        if not part.is_dir():
             raise LoraryError(f"{key}: {part} is a file, and a folder was expected. Choose another folder.")
 
 

@@ -29,7 +29,7 @@ def index_adapters(records: list[str], tables: list[str], output: str) -> None:
 def read_questions(table: str) -> pd.DataFrame:
     """did, pid and question of each passage. Raises LoraryError."""
     try:
-        return pd.read_parquet(table, columns=["did", "pid", "question"])
+        return pd.read_parquet(table, columns=["did", "pid", "question"], page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise damaged(table, error) from None
 

@@ -34,8 +34,8 @@ def job(log_file: str, label: str, network: bool = False) -> Iterator[None]:
         file = logging.FileHandler(log_file, mode="w")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
-        stop.follow_snakemake()
         with stop.handled(stop.interrupt):
+            stop.follow_snakemake()
             yield
     except LoraryError as error:
         log.error("%s", error)

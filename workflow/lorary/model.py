@@ -19,6 +19,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from .errors import LoraryError, damaged
+from .folders import sync
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ def get_model(model_path: str, revision: str | None, destination: str, trust_rem
         **digests,
     }
     (out / FINGERPRINT).write_text(json.dumps(about, indent=2) + "\n")
+    for path in (*out.iterdir(), out):
+        sync(path)
     log.info("%s is ready: weights %.12s, tokenizer %.12s", out, digests["weights"], digests["tokenizer"])
 
 
@@ -67,6 +70,19 @@ def fingerprint(directory: str) -> dict[str, Any]:
         return about | {key: about[key] for key in ("name", "weights", "tokenizer")}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise damaged(directory, error) from None
+
+
+def check_source(directory: str, model_path: str, model_revision: str | None, trust_remote_code: bool) -> None:
+    """Raises LoraryError where a base model was not fetched as the config says, whatever Snakemake remembers of it."""
+    about = fingerprint(directory)
+    found = {"model_path": about.get("source"), "model_revision": about.get("revision")}
+    found["trust_remote_code"] = about.get("trust_remote_code")
+    wanted = {"model_path": model_path, "model_revision": model_revision, "trust_remote_code": trust_remote_code}
+    if differing := [key for key in wanted if wanted[key] != found[key]]:
+        raise LoraryError(
+            f"{directory} was fetched with another {', '.join(differing)}. Delete that folder, and the next"
+            " call fetches it again."
+        )
 
 
 def trusts_code(directory: str) -> bool:

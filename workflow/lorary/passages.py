@@ -37,7 +37,7 @@ def read_passages(prompts: str, positions: set[Position]) -> Iterator[Passage]:
 
 def _columns(prompts: str) -> Iterator[list[pa.Array]]:
     try:
-        for batch in pq.ParquetFile(prompts).iter_batches(batch_size=256):
+        for batch in pq.ParquetFile(prompts, page_checksum_verification=True).iter_batches(batch_size=256):
             yield [batch.column(name) for name in ("did", "pid", "input_ids", "error")]
     except MemoryError:
         raise

@@ -6,6 +6,7 @@ settings are an error.
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class Batch:
     adapters: list[str]  # a directory a passage
     record: str
     model: str
+    model_source: dict[str, Any]  # model_path, model_revision, trust_remote_code
     base_weight: str
     prompts: str
     settings: dict[str, Any]  # the hyperparameters that training takes
@@ -141,6 +143,7 @@ def make(runs: list[Run]) -> Plan:
                 adapters=passages[start : last + 1],
                 record=f"results/train/{batch_name}.tsv",
                 model=model,
+                model_source=models.settings[model],
                 base_weight=base_weight,
                 prompts=f"{prompt_folder}/{first_of_file}-{last_of_file}.parquet",
                 settings={
@@ -204,7 +207,8 @@ def _parts(run: Run, number: int) -> dict[str, Part]:
     for key in ("prompt_templates", "base_weight", *(["fewshot"] if run["with_cot"] else [])):
         if run[key] and not Path(run[key]).exists():
             raise LoraryError(f"{key}: there is no {run[key]} (seen from {Path.cwd()}).")
-    if run["model_path"].startswith(("/", "./", "../", "~")) and not Path(run["model_path"]).expanduser().is_dir():
+    model_path = os.path.expanduser(run["model_path"])
+    if model_path.startswith(("/", "./", "../", "~")) and not os.path.isdir(model_path):
         raise LoraryError(f"model_path: there is no directory {run['model_path']} (seen from {Path.cwd()}).")
     for key in ("adapter_dir", "store_dir"):
         check_folder(key, run[key])

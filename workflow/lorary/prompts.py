@@ -199,7 +199,7 @@ def load_fewshot(path: str) -> list[dict[str, str]]:
 def save(table: pa.Table, path: str) -> None:
     # Small row groups: a training job reads its passages one after the other, whatever their number.
     with written_whole(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=256)
+        pq.write_table(table, temporary, compression="zstd", row_group_size=256, write_page_checksum=True)
 
 
 def _ids(prompter: Prompter, question: str, context: str | None, answer: str) -> list[int]:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from .store import Store, remove
 from .train import passage_digests
 
 log = logging.getLogger(__name__)
+
+RECENT = 3 * 86400  # seconds
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     """Remove from the stores of these batches what belongs to none of them. Says how much, and at a terminal asks.
 
     An entry that an output shares by a hard link, of whatever run, stays: removing it would free nothing, and that run
-    could not link it again.
+    could not link it again. So does one of the last days: it may be of a run that was stopped, and will go on.
     """
     stores: dict[str, set[str]] = {}
     for batch in wanted:
@@ -40,13 +43,14 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     for name, referred in stores.items():
         store = Store(name)
         digests = list(store.digests())
-        free = [store.entry(d) for d in digests if d not in referred and not _shared(store.entry(d))]
-        kept = [d for d in digests if d not in referred and _shared(store.entry(d))]
+        others = [store.entry(digest) for digest in digests if digest not in referred]
+        free = [entry for entry in others if _free(entry)]
         left = store.abandoned()
         log.info(
-            "%s: %d entries: %d of this config's runs, %d that outputs of others share, and %d (%s) of neither;"
-            " %d half written (%s)",
-            name, len(digests), len(referred & set(digests)), len(kept), len(free), _size(free), len(left), _size(left),
+            "%s: %d entries: %d of this config's runs, %d that others' outputs share or that are younger than %d days,"
+            " and %d (%s) of nobody; %d half written (%s)",
+            name, len(digests), len(digests) - len(others), len(others) - len(free), RECENT / 86400,
+            len(free), _size(free), len(left), _size(left),
         )  # fmt: skip
         doomed += free + left
     if not doomed:
@@ -55,17 +59,19 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     if ask and input(f"Remove these {len(doomed)}, {_size(doomed)}? [y/N] ").strip().lower() not in ("y", "yes"):
         log.info("nothing was removed")
         return
+    doomed = [path for path in doomed if path.parent.name == "tmp" or _free(path)]  # it may have taken a while
     size = _size(doomed)
     for path in doomed:
         remove(path)
     log.info("removed %d, %s", len(doomed), size)
 
 
-def _shared(entry: Path) -> bool:
+def _free(entry: Path) -> bool:
+    """Whether no output shares this entry, and it has lain there for days."""
     try:
-        return (entry / TENSORS).stat().st_nlink > 1
-    except OSError:
-        return False
+        return (entry / TENSORS).stat().st_nlink == 1 and time.time() - entry.stat().st_mtime > RECENT
+    except FileNotFoundError:
+        return True  # damaged
 
 
 def _size(paths: list[Path]) -> str:

@@ -10,6 +10,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,13 +40,15 @@ def handled(handler: Callable) -> Iterator[None]:
 @contextlib.contextmanager
 def after_what_is_in_hand(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     """Yields a function that says whether to stop. What still runs then has PATIENCE until a KeyboardInterrupt ends it,
-    or until the second signal."""
+    or until a second Ctrl-C. (SIGTERM may well come twice: from Slurm, and passed on by Snakemake.)"""
     asked = []
 
-    def ask(*_) -> None:
+    def ask(number, _) -> None:
         if asked:
-            raise KeyboardInterrupt
-        asked.append(True)
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
+        asked.append(number)
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         say("stopping after what is in hand")
 
@@ -65,6 +68,9 @@ def follow_snakemake() -> None:
         return
     try:
         descriptor = os.pidfd_open(int(parent))
+    except ProcessLookupError:  # killed while this process started
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
     except OSError:
         return
 
@@ -100,20 +106,24 @@ def remove_stale_lock(folder: str) -> bool:
     """Whether Snakemake's lock of a call that was killed lay in `folder` (.snakemake), and is removed.
 
     Snakemake's own lock does not say who holds it. So each call holds a shared lock of ours while it lives, which the
-    system drops with it: whoever gets that one exclusively is alone. Raises LoraryError.
+    system drops with it: whoever gets that one exclusively is alone, on its host at least, since not every network file
+    system knows of the locks of others; so the file says which host it was. Raises LoraryError.
     """
     locks = Path(folder) / "locks"
     try:
         Path(folder).mkdir(exist_ok=True)
         held = os.open(Path(folder) / "lorary.lock", os.O_RDWR | os.O_CREAT)  # until this process ends, however it does
+        host = socket.gethostname().encode()
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stale = any(locks.glob("*.lock"))
+            stale = any(locks.glob("*.lock")) and os.pread(held, 1000, 0) == host
             if stale:
                 shutil.rmtree(locks)
         except BlockingIOError:
             stale = False
         fcntl.flock(held, fcntl.LOCK_SH)
+        os.ftruncate(held, 0)
+        os.pwrite(held, host, 0)
         return stale
     except OSError as error:
         if refused := explain(error):

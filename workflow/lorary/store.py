@@ -29,11 +29,11 @@ ABANDONED = 3600  # seconds after which a temporary folder belongs to nobody any
 
 
 def sha256(path: Path) -> str:
-    """Of a file; empty where it cannot be read."""
+    """Of a file; empty where there is none. Raises OSError where it cannot be read, which is not to say damaged."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return ""
 
 
@@ -46,26 +46,14 @@ class Store:
 
     def get(self, digest: str) -> dict[str, Any] | None:
         """What `training.json` says of an adapter, or None where there is none whose files have their sizes."""
-        entry = self.entry(digest)
         try:
-            training = json.loads((entry / TRAINING).read_bytes())
-            whole = all(
-                (entry / name).stat().st_size == training["sizes"][name] and training["sha256"][name]
-                for name in (CONFIG, TENSORS)
-            )
-        except (OSError, ValueError, LookupError, TypeError):
+            return _training(self.entry(digest))
+        except OSError:
             return None
-        return training if whole else None
 
     def damage(self, digest: str, sha256: Callable[[Path], str] = sha256) -> str | None:
-        """What is wrong with an entry, its files read whole; None where nothing is."""
-        training = self.get(digest)
-        if training is None:
-            return "a file is missing, cut off or of another size"
-        for name in (CONFIG, TENSORS):
-            if sha256(self.entry(digest) / name) != training["sha256"][name]:
-                return f"{name} is not what was written (its sha256 differs)"
-        return None
+        """What is wrong with an entry, its files read whole; None where nothing is. Raises OSError."""
+        return _damage(self.entry(digest), sha256)
 
     def put(self, digest: str, config: bytes, tensors: bytes, training: dict[str, Any]) -> None:
         """Keep an adapter: written under a temporary name, on disk before it gets its own."""
@@ -94,6 +82,7 @@ class Store:
     def _give_its_name(self, temporary: Path, digest: str) -> None:
         entry, damaged = self.entry(digest), temporary.with_name(f"{temporary.name}.damaged")
         entry.parent.mkdir(exist_ok=True)
+        sync(self.directory)
         while True:
             try:
                 temporary.rename(entry)
@@ -106,7 +95,10 @@ class Store:
                 return
             with contextlib.suppress(FileNotFoundError):  # another job may be replacing it too
                 entry.rename(damaged)
-            remove(damaged)
+                if _damage(damaged) is None:  # it had just done so
+                    with contextlib.suppress(OSError):
+                        damaged.rename(entry)
+            shutil.rmtree(damaged, ignore_errors=True)
 
     def link(self, digest: str, output: str) -> None:
         """Make the adapter directory `output` from an entry: hard links, or copies where there can be none.
@@ -127,6 +119,7 @@ class Store:
                 os.link(source, temporary)
             except OSError:
                 shutil.copyfile(source, temporary)
+                sync(temporary)
             temporary.replace(folder / name)
             temporary.unlink(missing_ok=True)  # it is still there where both names were links to one file already
         sync(folder)
@@ -140,7 +133,10 @@ class Store:
     def abandoned(self) -> list[Path]:
         """What killed jobs have left half written."""
         abandoned, old = [], time.time() - ABANDONED
-        for path in sorted(self.directory.glob("tmp/*")):
+        folder = self.directory / "tmp"
+        for path in [] if folder.is_symlink() else sorted(folder.glob("*")):
+            if not re.fullmatch(r"[0-9a-f]{64}\.\d+\.[0-9a-f]{8}(\.damaged)?", path.name):
+                continue  # somebody else's
             with contextlib.suppress(OSError):  # gone meanwhile
                 abandoned += [path] if path.lstat().st_mtime < old else []
         return abandoned
@@ -156,8 +152,31 @@ def digest(settings: dict[str, Any], sequences: Iterable[np.ndarray]) -> str:
 
 
 def remove(path: Path) -> None:
-    """A directory, a file or a link (never what it leads to), if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    """A directory, a file or a link (never what it leads to), if it is there. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _training(entry: Path) -> dict[str, Any] | None:
+    try:
+        training = json.loads((entry / TRAINING).read_bytes())
+        whole = all(
+            (entry / name).stat().st_size == training["sizes"][name] and training["sha256"][name]
+            for name in (CONFIG, TENSORS)
+        )
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, TypeError):
+        return None
+    return training if whole else None
+
+
+def _damage(entry: Path, sha256: Callable[[Path], str] = sha256) -> str | None:
+    training = _training(entry)
+    if training is None:
+        return "a file is missing, cut off or of another size"
+    for name in (CONFIG, TENSORS):
+        if sha256(entry / name) != training["sha256"][name]:
+            return f"{name} is not what was written (its sha256 differs)"
+    return None

@@ -1,5 +1,6 @@
 """The training job: a batch of passages into adapter directories, through the store. The arithmetic is `trainer`'s."""
 
+import contextlib
 import csv
 import json
 import logging
@@ -11,18 +12,18 @@ from typing import Any
 
 from . import adapter as adapters
 from . import stop
-from .device import take_device
-from .errors import LoraryError, explain, report
+from .device import limited_memory, take_device
+from .errors import LoraryError, damaged, explain, report
 from .folders import written_whole
 from .model import fingerprint
 from .passages import Passage, Position, read_passages
-from .store import Store, digest, remove
+from .store import Store, digest
 
 log = logging.getLogger(__name__)
 
 # The columns of a job's record.
 RECORD = ["did", "pid", "path", "digest", "sequences", "tokens", "first_loss", "last_loss", "seconds", "device"]
-RECORD += ["adapters_per_step", "sha256"]
+RECORD += ["adapters_per_step", "sha256", "config_sha256"]
 
 
 def train_adapters(
@@ -57,14 +58,15 @@ def train_adapters(
         elif damage := shelf.damage(key):
             missing[position] = key
             log.warning("%s: %s; training it again", shelf.entry(key), damage)
-            remove(shelf.entry(key))
+    stored: set[str] = set()
     try:
         if missing:
             with take_device(threads) as (device, device_name):
                 job = Job(model, base_weight, settings, adapters_per_step, device, device_name)
                 # The same passage twice in one batch is trained once, and fails twice.
                 once = {key: position for position, key in reversed(missing.items())}
-                job.train(prompts, {position: key for key, position in once.items()}, shelf, failures)
+                with limited_memory(device.type):
+                    job.train(prompts, {position: key for key, position in once.items()}, shelf, failures, stored)
                 failures |= {p: failures[once[key]] for p, key in missing.items() if once[key] in failures}
         if failures:
             named = [f"{paths[position]}: {reason}" for position, reason in sorted(failures.items())]
@@ -78,9 +80,10 @@ def train_adapters(
         linked, seconds = len(paths) - len(missing), time.monotonic() - began
         log.info("%d trained, %d linked from the store, %.1f s", len(missing), linked, seconds)
     finally:
-        trained = sum(shelf.get(key) is not None for key in missing.values())
+        trained = sum(key in stored for key in missing.values())
         failed = [{"path": paths[position], "reason": reason} for position, reason in sorted(failures.items())]
-        Path(outcome).write_text(json.dumps({"trained": trained, "failed": failed}) + "\n")
+        with contextlib.suppress(OSError):  # what is raised already says more
+            Path(outcome).write_text(json.dumps({"trained": trained, "failed": failed}) + "\n")
 
 
 def passage_digests(
@@ -111,7 +114,10 @@ class Job:
     ):
         from . import decoder, frozen, trainer
 
-        config, tensors = adapters.read_adapter(base_weight)
+        try:
+            config, tensors = adapters.read_adapter(base_weight)
+        except LoraryError as error:
+            raise damaged(base_weight, error) from None
         if settings["precision"] == "bfloat16" and device.type == "cpu" and not frozen.fast_bfloat16():
             log.warning("this processor has no bfloat16 units: precision float32 will be very much faster")
         self.device_name = device_name
@@ -121,12 +127,20 @@ class Job:
         self.trainer = trainer.Trainer(self.model, tensors, scale, settings, adapters_per_step)
         log.info("%s on %s", model, device_name)
 
-    def train(self, prompts: str, missing: dict[Position, str], shelf: Store, failures: dict[Position, str]) -> None:
-        """Train the passages that the store lacks, each into the store; note those that fail in `failures`.
+    def train(
+        self,
+        prompts: str,
+        missing: dict[Position, str],
+        shelf: Store,
+        failures: dict[Position, str],
+        stored: set[str],
+    ) -> None:
+        """Train the passages that the store lacks, each into the store; note those that fail in `failures`, and the
+        digests of the others in `stored`.
 
         Raises LoraryError when it is asked to stop, after the passages in hand.
         """
-        began, done = time.monotonic(), 0
+        began = time.monotonic()
         with stop.after_what_is_in_hand(log.warning) as asked_to_stop:
             try:
                 passages = self._trainable(prompts, missing, failures, asked_to_stop)
@@ -145,8 +159,8 @@ class Job:
                         "adapters_per_step": training.adapters_per_step,
                     }
                     shelf.put(missing[position], self.config, adapters.tensors_bytes(training.tensors), about)
-                    done += 1
-                    _progress(position, about, done, of=len(missing), began=began)
+                    stored.add(missing[position])
+                    _progress(position, about, len(stored), of=len(missing), began=began)
                 stopped = asked_to_stop()
             except KeyboardInterrupt:  # a second one, or what was in hand took too long
                 stopped = True
@@ -154,10 +168,13 @@ class Job:
                 if not explain(error):
                     raise
                 log.debug("where it was refused:", exc_info=True)
-                raise LoraryError(f"{explain(error)} {done} of {len(missing)} passages are in the store.") from None
-        if stopped and done < len(missing.keys() - failures.keys()):
+                raise LoraryError(
+                    f"{explain(error)} {len(stored)} of {len(missing)} passages are in the store."
+                ) from None
+        if stopped and len(stored) < len(missing.keys() - failures.keys()):
             raise LoraryError(
-                f"Stopped after {done} of {len(missing)} passages: they are in the store, and the same command goes on."
+                f"Stopped after {len(stored)} of {len(missing)} passages: they are in the store, and the same command"
+                " goes on."
             )
 
     def _trainable(
@@ -203,6 +220,7 @@ def _write_record(record: str, shelf: Store, digests: dict[Position, str], paths
                 "first_loss": losses[0],
                 "last_loss": losses[-1],
                 "sha256": training["sha256"][adapters.TENSORS],
+                "config_sha256": training["sha256"][adapters.CONFIG],
             }
             writer.writerow({**training, **place, **derived})
 

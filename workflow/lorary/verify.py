@@ -14,12 +14,12 @@ from . import model as models_
 from .adapter import CONFIG, TENSORS
 from .errors import LoraryError, report
 from .index import read_record
-from .store import Store, remove, sha256
+from .store import TRAINING, Store, remove, sha256
 
 log = logging.getLogger(__name__)
 
-# What may lie in an adapter's directory: the last is Snakemake's mark on a directory that it made.
-OWN = {CONFIG, TENSORS, ".snakemake_timestamp"}
+TIMESTAMP = ".snakemake_timestamp"  # Snakemake's mark on a directory that it made
+OWN = {CONFIG, TENSORS, TIMESTAMP}  # what may lie in an adapter's directory
 
 
 @dataclass
@@ -28,7 +28,8 @@ class Found:
 
     checked: dict[str, int] = field(default_factory=dict)  # kind -> how many
     damaged: list[str] = field(default_factory=list)  # a line each; removed, to be made again
-    strange: list[str] = field(default_factory=list)  # files that are not ours; left alone
+    broken: list[str] = field(default_factory=list)  # a line each; left for the user to mend
+    strange: list[Path] = field(default_factory=list)  # files that are not ours; left alone
     hashes: dict[tuple[int, int], str] = field(default_factory=dict)  # (device, inode) -> sha256: links are read once
     shown: float = field(default_factory=time.monotonic)
 
@@ -39,13 +40,14 @@ class Found:
             log.info("looked at %s", ", ".join(f"{n:,} {kind}" for kind, n in self.checked.items()))
 
     def discard(self, path: Path, fault: str) -> None:
-        self.damaged.append(f"{path}: {fault}")
         remove(path)
+        log.error("%s: %s; removed", path, fault)
+        self.damaged.append(f"{path}: {fault}")
 
     def sha256(self, path: Path) -> str:
         try:
             inode = (path.stat().st_dev, path.stat().st_ino)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return ""
         if inode not in self.hashes:
             self.hashes[inode] = sha256(path)
@@ -53,30 +55,31 @@ class Found:
 
 
 def verify(
-    records: dict[str, str], runs: dict[str, str], tables: list[str], models: list[str], stores: list[str]
+    records: list[str], runs: list[tuple[str, str]], tables: list[str], models: list[str], stores: list[str]
 ) -> None:
-    """Check what is there of these: records of training jobs (each with its base weight) and the adapters that they
-    list; base weights (each with the run.json that has its sha256); tables and prompt ids; base models; stores.
+    """Check what is there of these: records of training jobs, and the adapters that they list; base weights, each with
+    a run.json that has its sha256; tables and prompt ids; base models; stores.
 
     What is damaged is removed, so that the next call makes just that again; a base model is only named. What is not
-    there yet is no fault. Raises LoraryError that names all that was damaged.
+    there yet is no fault, and what cannot be read ends it. Raises LoraryError that names all that was damaged, OSError.
     """
     found = Found()
     for store in stores:
         _verify_store(Store(store), found)
-    for record, base_weight in records.items():
+    for record in records:
         if Path(record).exists():
-            _verify_adapters(record, base_weight, found)
-    for base_weight, run in runs.items():
-        if Path(base_weight).exists() and Path(run).exists():
-            _verify_base_weight(Path(base_weight), Path(run), found)
+            _verify_adapters(record, found)
+    for base_weight, run in runs:
+        _verify_base_weight(Path(base_weight), Path(run), found)
     for table in tables:
         if Path(table).exists():
             found.count("tables")
             try:
-                pq.read_table(table)
+                pq.read_table(table, page_checksum_verification=True)
             except (pa.ArrowException, OSError) as error:
-                found.discard(Path(table), f"cannot be read ({error})")
+                if getattr(error, "errno", None):  # the disk's, and no word on what it holds
+                    raise
+                found.discard(Path(table), f"is no whole table ({error})")
     broken_models = [
         fault for directory in models if Path(directory).exists() for fault in _model_faults(directory, found)
     ]
@@ -84,13 +87,14 @@ def verify(
     log.info(
         "checked %s", ", ".join(f"{n:,} {kind}" for kind, n in found.checked.items()) or "nothing: nothing is there"
     )
-    for line in found.strange:
-        log.warning("%s", line)
-    if broken_models:
-        raise report(broken_models, "The base model is not the one that was fetched:")
-    if found.damaged:
+    for path in found.strange:
+        log.warning("%s: no file of Lorary's; left alone", path)
+    found.broken += broken_models
+    if found.damaged or found.broken:
         title = f"{len(found.damaged)} damaged, and removed; the next call makes just these again:"
-        raise report(found.damaged, title, most=1000)
+        if found.broken:
+            title = f"{len(found.damaged)} damaged, and removed; {len(found.broken)} more for you to mend:"
+        raise report([*found.damaged, *found.broken], title, most=1000)
     log.info("nothing is damaged")
 
 
@@ -101,40 +105,49 @@ def _verify_store(store: Store, found: Found) -> None:
         if (fault := store.damage(digest, found.sha256)) is not None:
             found.discard(entry, fault)
         else:
-            _name_strangers(entry, OWN | {"training.json"}, found)
+            found.strange += _strangers(entry, OWN | {TRAINING})
 
 
-def _verify_adapters(record: str, base_weight: str, found: Found) -> None:
+def _verify_adapters(record: str, found: Found) -> None:
     found.count("records")
     try:
         lines = read_record(record)
     except LoraryError:
         found.discard(Path(record), "cannot be read")
         return
-    for path, expected in zip(lines["path"], lines["sha256"], strict=True):
+    for path, tensors, config in zip(lines["path"], lines["sha256"], lines["config_sha256"], strict=True):
         directory = Path(path)
         if not directory.is_dir():
             continue  # deleted: the next call sees that by itself
         found.count("adapters")
-        if found.sha256(directory / TENSORS) != expected:
-            found.discard(directory, f"{TENSORS} is missing, or not what was trained (its sha256 differs)")
-        elif found.sha256(directory / CONFIG) != found.sha256(Path(base_weight) / CONFIG):
-            found.discard(directory, f"{CONFIG} is missing, or not that of the base weight")
-        else:
-            _name_strangers(directory, OWN, found)
+        bad = [
+            name
+            for name, expected in ((TENSORS, tensors), (CONFIG, config))
+            if found.sha256(directory / name) != expected
+        ]
+        strangers = _strangers(directory, OWN)
+        if bad and strangers:
+            found.broken.append(
+                f"{path}: {' and '.join(bad)}: missing, or not what was trained. Move your own files away"
+                f" ({', '.join(file.name for file in strangers)}), delete it, and the next call makes it again."
+            )
+        elif bad:
+            found.discard(directory, f"{' and '.join(bad)}: missing, or not what was trained")
+        found.strange += strangers
 
 
 def _verify_base_weight(base_weight: Path, run: Path, found: Found) -> None:
-    found.count("base weights")
     try:
+        if (base_weight / TIMESTAMP).stat().st_mtime > run.stat().st_mtime:
+            return  # made anew since, by a run that has not ended yet
         expected = json.loads(run.read_bytes())["base_weight"]["sha256"]
-    except (OSError, ValueError, LookupError, TypeError):
+        whole = adapters.digest(str(base_weight)) == expected
+    except FileNotFoundError:
+        return
+    except (ValueError, LookupError, TypeError):
         found.discard(run, "cannot be read")
         return
-    try:
-        whole = adapters.digest(str(base_weight)) == expected
-    except OSError:
-        whole = False
+    found.count("base weights")
     if not whole:
         found.discard(base_weight, f"not the base weight of {run}")
 
@@ -153,7 +166,5 @@ def _model_faults(directory: str, found: Found) -> list[str]:
     ]
 
 
-def _name_strangers(directory: Path, own: set[str], found: Found) -> None:
-    found.strange += [
-        f"{path}: no file of Lorary's; left alone" for path in directory.iterdir() if path.name not in own
-    ]
+def _strangers(directory: Path, own: set[str]) -> list[Path]:
+    return [path for path in sorted(directory.iterdir()) if path.name not in own]

@@ -1,4 +1,5 @@
 # The plan of the runs, made when the Snakefile is read: the passages are known, so there is no checkpoint.
+import os
 import sys
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from lorary import plan, stop
 from lorary.config import resolve
 from lorary.device import count_gpus
-from lorary.errors import LoraryError
+from lorary.errors import LoraryError, explain
 from lorary.summary import summarize
 from snakemake.exceptions import WorkflowError
 
@@ -22,6 +23,8 @@ try:
     PLAN = plan.make(resolve(config))
 except LoraryError as error:
     raise WorkflowError(str(error)) from None
+except OSError as error:
+    raise WorkflowError(explain(error) or str(error)) from None
 
 PROMPTS = sorted({batch.prompts for batch in PLAN.batches})
 STORES = sorted({batch.store for batch in PLAN.batches})
@@ -39,7 +42,7 @@ def table_settings(wildcards):
 
 def model_sources(wildcards):
     """The files of a model that lies here: when they change, the model does."""
-    folder = Path(model_settings(wildcards)["model_path"]).expanduser()
+    folder = Path(os.path.expanduser(model_settings(wildcards)["model_path"]))
     return sorted(str(path) for path in folder.glob("*.*")) if folder.is_dir() else []
 
 

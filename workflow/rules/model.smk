@@ -10,6 +10,8 @@ rule get_model:
         "logs/get_model/{model}.log",
     benchmark:
         "benchmarks/get_model/{model}.tsv"
+    wildcard_constraints:
+        model="[^/]+",
     conda:
         "../../envs/lorary.yaml"
     params:
@@ -35,6 +37,7 @@ for base_weight in PLAN.base_weights:
         conda:
             "../../envs/lorary.yaml"
         params:
+            model_source=PLAN.models[base_weight.settings["model"]],
             lora_rank=base_weight.settings["lora_rank"],
             lora_alpha=base_weight.settings["lora_alpha"],
             lora_target_modules=base_weight.settings["lora_target_modules"],

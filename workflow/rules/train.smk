@@ -23,6 +23,7 @@ for batch in PLAN.batches:
         resources:
             gpu=1,
         params:
+            model_source=batch.model_source,
             settings=batch.settings,
             adapters_per_step=batch.adapters_per_step,
             store=batch.store,

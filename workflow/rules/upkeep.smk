@@ -8,8 +8,8 @@ rule verify:
     conda:
         "../../envs/lorary.yaml"
     params:
-        records={batch.record: batch.base_weight for batch in PLAN.batches},
-        runs={index.base_weight: index.run for index in PLAN.indexes},
+        records=[batch.record for batch in PLAN.batches],
+        runs=[(index.base_weight, index.run) for index in PLAN.indexes],
         tables=[*PLAN.tables, *PROMPTS],
         models=list(PLAN.models),
         stores=STORES,

@@ -7,8 +7,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lorary.adapter import init_base_weight
 from lorary.job import job
+from lorary.model import check_source
 
 with job(snakemake.log[0], snakemake.rule):
+    check_source(snakemake.input.model, **snakemake.params.model_source)
     init_base_weight(
         model=snakemake.input.model,
         rank=snakemake.params.lora_rank,
