@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 import tiny
@@ -67,3 +71,20 @@ def _finished(tmp_path_factory, tiny_llama):
 def finished(tmp_path_factory, _finished):
     """The same after a whole run (3 passages a job), for a test to spoil."""
     return _finished.copy(tmp_path_factory.mktemp("copy") / "project")
+
+
+@pytest.fixture
+def start():
+    """Starts a process in which `lorary` is found; none outlives the test."""
+    started = []
+
+    def start(code, *arguments):
+        env = {**os.environ, "PYTHONPATH": str(tiny.ROOT / "workflow")}
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -205,7 +205,7 @@ def tiny_project(folder: Path, questions: int, pairs: int) -> Project:
 
 
 def smollm2_project(folder: Path) -> Project:
-    """Six passages of the demo with SmolLM2, which lies in this checkout if the demo was run, and is fetched if not."""
+    """Nine passages of the demo with SmolLM2: copied if the demo was run in this checkout, and fetched if not."""
     project = Project(folder / "smollm2", None)
     model = tiny.ROOT / "resources/models/smollm2-135m-instruct"
     if model.exists():
@@ -217,7 +217,7 @@ def smollm2_project(folder: Path) -> Project:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=85, help="of runs of 36 passages of a tiny model (default: 85)")
-    parser.add_argument("--smollm2", type=int, default=15, help="of runs of 6 passages of SmolLM2 (default: 15)")
+    parser.add_argument("--smollm2", type=int, default=15, help="of runs of 9 passages of SmolLM2 (default: 15)")
     parser.add_argument("--seed", type=int, help="of what happens when (default: another each time)")
     parser.add_argument("--no-bad-input", action="store_true", help="leave that part out")
     arguments = parser.parse_args()

@@ -4,8 +4,6 @@ import logging
 import os
 import signal
 import stat
-import subprocess
-import sys
 import tempfile
 import time
 from types import SimpleNamespace
@@ -13,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import tiny
 from lorary import device
 from lorary.device import count_gpus, take_device, take_one
 from lorary.errors import LoraryError
@@ -32,23 +29,6 @@ for _ in range(100):
         os.close(os.open(mine, os.O_CREAT | os.O_EXCL))  # fails while another process holds the same
         os.unlink(mine)
 """
-
-
-@pytest.fixture
-def start():
-    """Starts a process in which `lorary` is found; none outlives the test."""
-    started = []
-
-    def start(code, *arguments):
-        env = {**os.environ, "PYTHONPATH": str(tiny.ROOT / "workflow")}
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def test_two_processes_never_hold_one_name(start, tmp_path):

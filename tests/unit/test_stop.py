@@ -3,32 +3,12 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-import tiny
 from lorary import stop
 from lorary.errors import LoraryError
-
-
-@pytest.fixture
-def start():
-    """Starts a process in which `lorary` is found; none outlives the test."""
-    started = []
-
-    def start(code, *arguments):
-        env = {**os.environ, "PYTHONPATH": str(tiny.ROOT / "workflow")}
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.parametrize("number", stop.SIGNALS)

@@ -116,7 +116,7 @@ def remove_stale_lock(folder: str) -> bool:
         host = socket.gethostname().encode()
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stale = any(locks.glob("*.lock")) and os.pread(held, 1000, 0) == host
+            stale = any(locks.glob("*.lock")) and os.pread(held, 1000, 0) in (host, b"")
             if stale:
                 shutil.rmtree(locks)
         except BlockingIOError:
