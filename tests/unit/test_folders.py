@@ -1,5 +1,7 @@
 """Nothing is written outside of a run's folders, and no file appears before it is whole."""
 
+import os
+
 import pytest
 
 from lorary.errors import LoraryError
@@ -37,7 +39,10 @@ def test_a_folder_is_none_where_a_file_or_a_dead_link_lies(tmp_path):
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "table"
     target.write_text("old")
-    (tmp_path / ".table.99.part").write_text("of one that was killed")
+    dead, ending = tmp_path / ".table.98.part", tmp_path / ".table.99.part"
+    for path in (dead, ending):
+        path.write_text("half")
+    os.utime(dead, (0, 0))
 
     class Killed(BaseException):
         pass
@@ -49,5 +54,5 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     with written_whole(str(target)) as temporary:
         temporary.write_text("new")
         assert target.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["table"]
+    assert sorted(tmp_path.iterdir()) == [ending, target]
     assert target.read_text() == "new"

@@ -3,10 +3,13 @@ file appears before it is whole."""
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import LoraryError
+
+ABANDONED = 3600  # seconds after which what is half written belongs to nobody any more
 
 
 def check_folder(key: str, folder: str) -> None:
@@ -45,8 +48,10 @@ def refuse_detours(output: str, root: str) -> None:
 def written_whole(path: str) -> Iterator[Path]:
     """Yields the temporary name of a file to write, which gets its own when it is whole and on disk."""
     target = Path(path)
-    for left in target.parent.glob(f".{target.name}.*.part"):  # by one that was killed
-        left.unlink(missing_ok=True)
+    for left in target.parent.glob(f".{target.name}.*.part"):  # by one that was killed, but maybe is just ending
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.lstat().st_mtime > ABANDONED:
+                left.unlink()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield temporary

@@ -22,10 +22,9 @@ import numpy as np
 
 from .adapter import CONFIG, TENSORS
 from .errors import LoraryError
-from .folders import sync
+from .folders import ABANDONED, sync
 
 TRAINING = "training.json"
-ABANDONED = 3600  # seconds after which a temporary folder belongs to nobody any more
 
 
 def sha256(path: Path) -> str:
