@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help env demo test bench faults lint format clean
+.PHONY: help env demo test test-slurm bench faults lint format clean
 
 help:
 	@echo "make demo    encode the demo's 12 passages with SmolLM2-135M-Instruct"
 	@echo "make test    run the tests"
+	@echo "make test-slurm  run the cluster profile on a Slurm of its own (Debian's slurmctld, slurmd, slurm-client, munge)"
 	@echo "make bench   measure training on this machine against the reference's way (a quarter of an hour)"
 	@echo "make faults  kill runs at 100 random moments, try all bad input, and see that nothing is lost (half an hour)"
 	@echo "make lint    check style: ruff, snakefmt, snakemake --lint"
@@ -28,6 +29,9 @@ demo: env
 test: env
 	$(BIN)/pytest tests/unit tests/workflow --numprocesses 2 --dist loadfile
 	$(BIN)/pytest tests/oracle
+
+test-slurm: env
+	$(BIN)/pytest tests/slurm
 
 bench: env
 	$(BIN)/snakemake bench --cores all --resources gpu=1 --forcerun bench

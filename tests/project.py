@@ -56,18 +56,20 @@ class Project:
         assert not check or process.returncode == 0, output
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
-    def start(self, *arguments: str, prefix: tuple[str, ...] = (), **settings) -> subprocess.Popen:
+    def start(
+        self, *arguments: str, prefix: tuple[str, ...] = (), cores: int = 2, gpus: int = 1, env=None, **settings
+    ) -> subprocess.Popen:
         """The same, not waited for: in a process group of its own, as in a terminal."""
         (self.folder / "mine.yaml").write_text(json.dumps({**self.settings, **settings}))  # JSON is YAML
-        command = [*prefix, sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--resources", "gpu=1"]
+        command = [*prefix, sys.executable, "-m", "snakemake", *arguments, "--cores", str(cores)]
         return subprocess.Popen(
-            [*command, "--configfile", "mine.yaml"],
+            [*command, "--resources", f"gpu={gpus}", "--configfile", "mine.yaml"],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            env=env or {**os.environ, "CUDA_VISIBLE_DEVICES": ""},
             start_new_session=True,
         )
 

@@ -154,3 +154,16 @@ def test_gpu_that_another_job_holds_is_passed_over(start, monkeypatch, tmp_path)
     assert start(HOLD, tmp_path, "gpu-uuid0").stdout.readline() == "0\n"
     with take_device(1) as taken:
         assert taken == (torch.device("cuda", 1), "model 1")
+
+
+def test_the_processor_gives_no_more_threads_than_slurm_allotted(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    before = torch.get_num_threads()
+    try:
+        for slurm, threads, expected in (("2", 4, 2), ("16", 4, 4), ("16", 32, 8)):
+            monkeypatch.setenv("SLURM_CPUS_ON_NODE", slurm)
+            with take_device(threads) as (_, name):
+                assert name == f"processor, {expected} threads"
+    finally:
+        torch.set_num_threads(before)

@@ -28,13 +28,21 @@ def take_device(threads: int) -> Iterator[tuple]:
 
     if not torch.cuda.is_available():
         _keep_freed_memory()
-        torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
+        torch.set_num_threads(min(threads, _allotted_cores()))
         yield torch.device("cpu"), f"processor, {torch.get_num_threads()} threads"
         return
+    torch.set_num_threads(min(threads, _allotted_cores()))
     count = torch.cuda.device_count()
     names = [f"gpu-{torch.cuda.get_device_properties(i).uuid}" for i in range(count)]
     with take_one(names) as i:
         yield torch.device("cuda", i), torch.cuda.get_device_name(i)
+
+
+def _allotted_cores() -> int:
+    """The cores that this process may use. Not every Slurm binds its jobs to those that it gives them."""
+    cores = len(os.sched_getaffinity(0))
+    slurm = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return max(1, min(cores, int(slurm))) if slurm.isdigit() else cores
 
 
 def _keep_freed_memory() -> None:

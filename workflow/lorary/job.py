@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ def job(log_file: str, label: str, network: bool = False) -> Iterator[None]:
         file = logging.FileHandler(log_file, mode="w")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
+        slurm = os.environ.get("SLURM_JOB_ID")
+        log.debug("on %s%s", socket.gethostname(), f", Slurm job {slurm}" if slurm else "")
         with stop.handled(stop.interrupt):
             stop.follow_snakemake()
             yield

@@ -14,9 +14,11 @@ rule bench:
         "logs/bench.log",
     conda:
         "../../envs/lorary.yaml"
-    threads: training_threads()
+    threads: training_threads
     resources:
         gpu=1,
+        mem_mb=32000,
+        runtime=90,
     message:
         "Benchmark: about a quarter of an hour, most of it the reference's way"
     script:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
-from lorary import plan, stop
+from lorary import plan, request, stop
 from lorary.config import resolve
 from lorary.device import count_gpus
 from lorary.errors import LoraryError, explain
@@ -26,7 +26,15 @@ except LoraryError as error:
 except OSError as error:
     raise WorkflowError(explain(error) or str(error)) from None
 
+
+# A GPU is counted where the job runs. Were it counted over a whole cluster, `--resources gpu=1` would allow one job there.
+resource_scopes:
+    gpu="local",
+
+
 PROMPTS = sorted({batch.prompts for batch in PLAN.batches})
+# So many files of prompt ids are made where Snakemake runs, on a cluster too: some minutes. More are sent, grouped.
+LOCAL_PROMPTS = 200
 STORES = sorted({batch.store for batch in PLAN.batches})
 ADAPTERS = [adapter for batch in PLAN.batches for adapter in batch.adapters]
 
@@ -50,9 +58,10 @@ def prompt_settings(wildcards):
     return PLAN.prompts[f"results/prompts/{wildcards.prompts}"]
 
 
-def training_threads():
-    """All cores on the processor, where one job trains at a time; on GPUs, each job's share of them."""
-    return max(1, workflow.cores // max(1, count_gpus()))
+def training_threads(wildcards):
+    """All cores on the processor, where one job trains at a time; on GPUs, each job's share of them. On a cluster each
+    job gets what the profile calls `cores`."""
+    return max(1, workflow.cores // max(1, count_gpus())) if workflow.local_exec else workflow.cores
 
 
 def training_outcome(batch):

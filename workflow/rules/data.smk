@@ -8,6 +8,8 @@ rule load_data:
         "results/data/{table}.parquet",
     log:
         "logs/load_data/{table}.log",
+    retries: 0
+    localrule: True
     conda:
         "../../envs/lorary.yaml"
     params:

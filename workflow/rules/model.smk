@@ -12,6 +12,8 @@ rule get_model:
         "benchmarks/get_model/{model}.tsv"
     wildcard_constraints:
         model="[^/]+",
+    retries: 0
+    localrule: True
     conda:
         "../../envs/lorary.yaml"
     params:
@@ -34,6 +36,8 @@ for base_weight in PLAN.base_weights:
             directory(base_weight.path),
         log:
             f"logs/{base_weight.rule}.log",
+        retries: 0
+        localrule: True
         conda:
             "../../envs/lorary.yaml"
         params:

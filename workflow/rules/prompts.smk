@@ -16,8 +16,16 @@ rule build_prompts:
     wildcard_constraints:
         start=r"\d+",
         stop=r"\d+",
+    retries: 0
+    # A rule with a group is no local one.
+    group:
+        "prompts" if len(PROMPTS) > LOCAL_PROMPTS else None
+    localrule: True
     conda:
         "../../envs/lorary.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
     params:
         with_cot=lambda w: prompt_settings(w)["with_cot"],
         chat_date=lambda w: prompt_settings(w)["chat_date"],

@@ -19,9 +19,18 @@ for batch in PLAN.batches:
             f"benchmarks/train_adapters/{batch.name}.tsv"
         conda:
             "../../envs/lorary.yaml"
-        threads: training_threads()
+        threads: training_threads
         resources:
             gpu=1,
+            # For a cluster; each attempt asks for more.
+            mem_mb=lambda wildcards, input, attempt: request.memory_mb(input.model, attempt),
+            runtime=lambda wildcards, input, attempt, batch=batch: request.minutes(
+                input.model,
+                len(batch.adapters),
+                batch.settings["num_train_epochs"],
+                batch.settings["precision"],
+                attempt,
+            ),
         params:
             model_source=batch.model_source,
             settings=batch.settings,
@@ -49,6 +58,8 @@ for index in PLAN.indexes:
             run=index.run,
         log:
             f"logs/{index.rule}.log",
+        retries: 0
+        localrule: True
         conda:
             "../../envs/lorary.yaml"
         params:

@@ -1,0 +1,142 @@
+"""The Slurm profile on a real Slurm: `make test-slurm`."""
+
+import os
+import subprocess
+
+import pytest
+
+from cluster import Cluster, missing, wait_until
+from project import Project
+
+PROFILE = ["--workflow-profile", "slurm", "--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "5"]
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    if lacking := missing():
+        pytest.exit(
+            f"The Slurm tests need {', '.join(lacking)} on this machine: Debian and Ubuntu have them in the packages"
+            " slurmctld, slurmd, slurm-client and munge. No Slurm that runs already is used or changed.",
+            returncode=1,
+        )
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def slow(project):
+    """Two batches of three passages, that take seconds each."""
+    project.settings |= {"num_train_epochs": 150, "passages_per_job": 3}
+    return project
+
+
+@pytest.fixture
+def begin(cluster):
+    """Starts `snakemake --workflow-profile slurm` in a project; neither it nor a job of it outlives the test."""
+    runs = []
+
+    def begin(project: Project, *arguments: str) -> Run:
+        runs.append(Run(project, cluster, *arguments))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        run.process.kill()
+        run.process.communicate()
+    cluster.cancel_all()
+
+
+class Run:
+    """A run under way on the cluster."""
+
+    def __init__(self, project: Project, cluster: Cluster, *arguments: str):
+        self.project, self.cluster = project, cluster
+        self.process = project.start(*PROFILE, *arguments, cores=1, env=cluster.env)
+
+    def wait_until(self, condition, seconds=120):
+        wait_until(condition, seconds, still=lambda: self.process.poll() is None)
+
+    def log(self, batch: str) -> str:
+        return "".join(path.read_text() for path in self.project.folder.glob(f"logs/train_adapters/*/{batch}.log"))
+
+    def in_the_middle_of_the_first(self) -> str:
+        """The number of the Slurm job that trains passages 0 to 2, once it has trained one of them."""
+        self.wait_until(lambda: "passage 1 of 3" in self.log("0-2"))
+        (number,) = [n for n, job in self.cluster.running().items() if int(job["Comment"].rpartition("_")[2]) == 0]
+        return number
+
+    def end(self, seconds: int = 300) -> tuple[int, str]:
+        """Its exit status and output."""
+        try:
+            output, _ = self.process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            output, _ = self.process.communicate()
+        return self.process.returncode, output
+
+
+def test_the_demo_on_two_gpus_a_cancelled_job_and_the_tree_of_a_local_run(cluster, begin, tmp_path):
+    local = Project(tmp_path / "local", None)
+    local.settings["passages_per_job"] = 3
+    local.snakemake("models")
+    away = local.copy(tmp_path / "away")
+
+    run = begin(away, "--retries", "0")
+    run.wait_until(lambda: {job.get("GRES") for job in cluster.running().values()} == {"gpu:1(IDX:0)", "gpu:1(IDX:1)"})
+    cluster.call("scancel", run.in_the_middle_of_the_first())
+    code, output = run.end()
+    assert code == 1, output
+    assert "Stopped after" in run.log("0-2")
+    assert len(away.adapters()) == 9, output
+    kept = away.trained() - 9
+    assert kept in (1, 2), output
+
+    code, output = begin(away).end()
+    assert code == 0, output
+    assert f"{3 - kept} trained and {kept} linked" in output
+    assert away.trained() == 12
+
+    # One core a job, as on the cluster.
+    local.snakemake(gpus=2, env={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"})
+    assert away.adapters() == local.adapters()
+
+
+def test_a_node_that_dies(cluster, begin, slow):
+    run = begin(slow)
+    number = run.in_the_middle_of_the_first()
+    cluster.kill_node()
+    run.wait_until(lambda: cluster.jobs()[number]["JobState"] == "PENDING")
+    cluster.start_node()
+    cluster.start_requeued_jobs()
+    code, output = run.end()
+    assert code == 0, output
+    assert len(slow.adapters()) == 6
+    assert "1 linked from the store" in run.log("0-2") or "2 linked from the store" in run.log("0-2")
+
+
+def test_a_job_that_is_preempted_and_requeued(cluster, begin, slow):
+    run = begin(slow)
+    number = run.in_the_middle_of_the_first()
+    cluster.call("scontrol", "requeue", number)
+    run.wait_until(lambda: cluster.jobs()[number]["JobState"] == "PENDING")
+    cluster.start_requeued_jobs()
+    code, output = run.end()
+    assert code == 0, output
+    assert cluster.jobs()[number]["Restarts"] == "1"
+    assert len(slow.adapters()) == 6
+    assert "0 linked from the store" not in run.log("0-2")
+
+
+def test_a_job_over_its_time_limit_is_tried_again_with_more_and_trains_the_rest(cluster, begin, slow):
+    run = begin(slow)
+    number = run.in_the_middle_of_the_first()
+    before = cluster.jobs()[number]["TimeLimit"]
+    cluster.call("scontrol", "update", f"JobId={number}", "EndTime=now")
+    code, output = run.end()
+    assert code == 0, output
+    assert cluster.jobs()[number]["JobState"] == "TIMEOUT"
+    again = max(cluster.jobs().values(), key=lambda job: int(job["JobId"]))
+    assert again["TimeLimit"] > before
+    assert len(slow.adapters()) == 6
+    assert "0 linked from the store" not in run.log("0-2")

@@ -1,0 +1,33 @@
+"""What a training job asks a cluster for: generous estimates. A job that they fail all the same has lost nothing, and
+its next attempt asks for more and trains the rest."""
+
+import errno
+import math
+import os
+from pathlib import Path
+
+# FLOP a second in use on a GPU some years old; a newer one is done long before its limit.
+RATE = {"float32": 5e12, "tf32": 20e12, "bfloat16": 30e12}
+TOKENS = 1250  # of a passage's sequences together, as in the reference's data
+SLOWEST_START = 10  # minutes, for imports and the base model from a busy file system
+LEAST_SECONDS = 1  # a passage, however small the model
+
+
+def memory_mb(model: str, attempt: int) -> int:
+    """Megabytes of the host's memory: torch, its GPU libraries, and the base model twice while it is loaded."""
+    return attempt * (6000 + 2 * _weights(model) // 10**6)
+
+
+def minutes(model: str, passages: int, epochs: int, precision: str, attempt: int) -> int:
+    """Minutes that training so many passages takes on a slow GPU."""
+    parameters = _weights(model) / 2  # two bytes each, as models come; four would be counted double
+    seconds = max(LEAST_SECONDS, 4 * parameters * TOKENS * epochs / RATE[precision])
+    return attempt * (SLOWEST_START + math.ceil(passages * seconds / 60))
+
+
+def _weights(model: str) -> int:
+    """Bytes of a base model's weights."""
+    sizes = [path.stat().st_size for path in Path(model).glob("*.safetensors")]
+    if not sizes:  # not fetched yet: Snakemake asks again then
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), model)
+    return sum(sizes)
