@@ -1,10 +1,12 @@
 """The Slurm profile on a real Slurm: `make test-slurm`."""
 
 import os
+import signal
 import subprocess
 
 import pytest
 
+import tiny
 from cluster import Cluster, missing, wait_until
 from project import Project
 
@@ -140,3 +142,29 @@ def test_a_job_over_its_time_limit_is_tried_again_with_more_and_trains_the_rest(
     assert again["TimeLimit"] > before
     assert len(slow.adapters()) == 6
     assert "0 linked from the store" not in run.log("0-2")
+
+
+def test_ctrl_c_ends_the_jobs_and_a_passage_that_fails_does_not_end_the_others(cluster, begin, slow):
+    rows = tiny.make_rows(3)
+    rows[2]["augment"][0]["passage"] += " §"
+    slow.write_rows(rows)
+    refusal = "{% if '§' in messages[0]['content'] %}{{ raise_exception('§ is not allowed') }}{% endif %}"
+    (slow.folder / "tiny-model/chat_template.jinja").write_text(refusal + tiny.CHATML)
+
+    run = begin(slow)
+    run.in_the_middle_of_the_first()
+    os.killpg(run.process.pid, signal.SIGINT)
+    code, output = run.end()
+    assert code != 0, output
+    wait_until(lambda: not cluster.call("squeue", "--noheader"), 60)
+    kept = slow.trained()
+    assert 1 <= kept < 5
+    assert "Stopped after" in run.log("0-2")
+
+    code, output = begin(slow, "--retries", "0").end()
+    assert code == 1, output
+    assert f"{5 - kept} trained" in output
+    assert output.count("FAILED results") == 1, output
+    assert "data_2/passage_0: its prompt ids could not be made: TemplateError: § is not allowed" in output
+    assert len(slow.adapters()) == 3
+    assert slow.trained() == 5
