@@ -13,7 +13,7 @@ import tiny
 from lorary import decoder
 from lorary.adapter import init_base_weight
 from lorary.errors import LoraryError
-from lorary.model import fingerprint, get_model
+from lorary.model import check_source, fingerprint, get_model
 
 
 @pytest.fixture
@@ -79,6 +79,15 @@ def test_fingerprint_changes_with_what_it_stands_for_only(tiny_llama, source, tm
     get_model(str(source), None, str(tmp_path / "two"))
     one, two = fingerprint(tmp_path / "one"), fingerprint(tmp_path / "two")
     assert [key for key in ("weights", "tokenizer") if one[key] != two[key]] == changed
+
+
+def test_weights_that_this_host_does_not_see_are_named(source, tmp_path):
+    out = tmp_path / "label"
+    get_model(str(source), None, str(out))
+    check_source(str(out), str(source), None, False)
+    (source / "model.safetensors").unlink()
+    with pytest.raises(LoraryError, match=r"is a link to .*source/model.safetensors, which .* does not see"):
+        check_source(str(out), str(source), None, False)
 
 
 def test_fingerprint_is_the_same_offline(tiny_llama, tmp_path, monkeypatch):

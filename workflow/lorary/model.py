@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -73,7 +74,8 @@ def fingerprint(directory: str) -> dict[str, Any]:
 
 
 def check_source(directory: str, model_path: str, model_revision: str | None, trust_remote_code: bool) -> None:
-    """Raises LoraryError where a base model was not fetched as the config says, whatever Snakemake remembers of it."""
+    """Raises LoraryError where a base model was not fetched as the config says, whatever Snakemake remembers of it; or
+    where this host does not see its weights."""
     about = fingerprint(directory)
     found = {"model_path": about.get("source"), "model_revision": about.get("revision")}
     found["trust_remote_code"] = about.get("trust_remote_code")
@@ -83,6 +85,12 @@ def check_source(directory: str, model_path: str, model_revision: str | None, tr
             f"{directory} was fetched with another {', '.join(differing)}. Delete that folder, and the next"
             " call fetches it again."
         )
+    for path in Path(directory).glob("*.safetensors"):
+        if not path.exists():
+            raise LoraryError(
+                f"{path} is a link to {os.readlink(path)}, which {socket.gethostname()} does not see. Put model_path"
+                f" (HF_HOME for a model from Hugging Face) where every node sees it, and delete {directory}."
+            )
 
 
 def trusts_code(directory: str) -> bool:

@@ -27,7 +27,7 @@ def minutes(model: str, passages: int, epochs: int, precision: str, attempt: int
 
 def _weights(model: str) -> int:
     """Bytes of a base model's weights."""
-    sizes = [path.stat().st_size for path in Path(model).glob("*.safetensors")]
+    sizes = [path.stat().st_size for path in Path(model).glob("*.safetensors") if path.exists()]
     if not sizes:  # not fetched yet: Snakemake asks again then
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), model)
     return sum(sizes)
