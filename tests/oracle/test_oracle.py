@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 import reference
 import tiny
 from lorary import model, train
+from lorary.score import cut, score
 from project import Project
 
 SHARED = Path(os.environ.get("LORARY_ORACLE", tiny.ROOT.parent / "shared" / "oracle")).parent
@@ -27,6 +28,7 @@ ADAPTERS = {  # passage: the oracle's folder, and ours below the model's
     }.items()
     for pid in range(3)
 }
+PREDICTIONS = sorted((ORACLE / "predictions").rglob("predict.json"))
 pytestmark = pytest.mark.skipif(not ORACLE.is_dir(), reason="the reference's own adapters are not on this machine")
 
 
@@ -129,3 +131,15 @@ def test_the_base_weight_is_the_one_given(encoded):
     same = reference.load_file(made / "adapter_model.safetensors")
     for name, tensor in reference.load_file(ORACLE / "adapters/base_weight/adapter_model.safetensors").items():
         assert (same[name] == tensor).all()
+
+
+@pytest.mark.parametrize("file", PREDICTIONS, ids=lambda file: file.parts[-3])
+def test_scores_of_the_references_texts(file):
+    """Every text of the reference is cut and scored as it was there."""
+    questions = json.loads(file.read_text())
+    assert questions
+    for question in questions:
+        answers = question["answer"] if isinstance(question["answer"], list) else [question["answer"]]
+        prediction = cut(question["text"], with_cot="_cot/" in str(file))
+        assert prediction == question["eval_predict"]
+        assert score(prediction, answers) == {m: float(question[m]) for m in ("em", "f1", "prec", "recall")}
