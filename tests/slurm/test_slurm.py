@@ -28,8 +28,8 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def slow(project):
-    """Two batches of three passages, that take seconds each."""
-    project.settings |= {"num_train_epochs": 150, "passages_per_job": 3}
+    """Two batches of three passages, that take seconds each: time to strike in the middle, on a busy machine too."""
+    project.settings |= {"num_train_epochs": 300, "passages_per_job": 3}
     return project
 
 
