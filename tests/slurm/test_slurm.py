@@ -158,7 +158,7 @@ def test_ctrl_c_ends_the_jobs_and_a_passage_that_fails_does_not_end_the_others(c
     assert code != 0, output
     wait_until(lambda: not cluster.call("squeue", "--noheader"), 60)
     kept = slow.trained()
-    assert 1 <= kept < 5
+    assert 1 <= kept < 5, output
     assert "Stopped after" in run.log("0-2")
 
     code, output = begin(slow, "--retries", "0").end()
