@@ -26,12 +26,11 @@ def take_device(threads: int) -> Iterator[tuple]:
     """Yields (torch.device, its name for people), and gives the device back at the end. Waits while all are taken."""
     import torch
 
+    torch.set_num_threads(min(threads, _allotted_cores()))
     if not torch.cuda.is_available():
         _keep_freed_memory()
-        torch.set_num_threads(min(threads, _allotted_cores()))
         yield torch.device("cpu"), f"processor, {torch.get_num_threads()} threads"
         return
-    torch.set_num_threads(min(threads, _allotted_cores()))
     count = torch.cuda.device_count()
     names = [f"gpu-{torch.cuda.get_device_properties(i).uuid}" for i in range(count)]
     with take_one(names) as i:
