@@ -21,6 +21,7 @@ env: .venv/.done
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lorary needs Python 3.11 or newer; choose one with make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 demo: env
@@ -51,4 +52,5 @@ format: env
 	$(BIN)/snakefmt Snakefile workflow
 
 clean:
-	rm -rf results/adapters results/data results/prompts results/train logs benchmarks .snakemake
+	rm -rf results/adapters results/data results/prompts results/train results/predict results/predictions results/export \
+		results/report results/report.html results/scores.tsv results/failed.tsv logs benchmarks .snakemake

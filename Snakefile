@@ -7,11 +7,17 @@ min_version("9.0")
 configfile: "config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/model.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/prompts.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/predict.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/export.smk"
 include: "workflow/rules/bench.smk"
 include: "workflow/rules/upkeep.smk"
 
@@ -22,8 +28,10 @@ rule all:
         ADAPTERS,
         [base_weight.path for base_weight in PLAN.base_weights],
         [file for index in PLAN.indexes for file in (index.path, index.run)],
+        SCORES,
+        REPORT,
     message:
-        "Every adapter is there."
+        "Every adapter is there, and what was asked of them."
 
 
 # Parts of the way: `snakemake --cores 8 prompts` and so on.
@@ -45,3 +53,9 @@ rule prompts:
 rule adapters:
     input:
         ADAPTERS,
+
+
+rule predictions:
+    input:
+        ADAPTERS,
+        SCORES,

@@ -19,6 +19,7 @@ SETTINGS = {
     "augment_model": "aug",
     "learning_rate": 0.01,
     "num_train_epochs": 1,
+    "inference_methods": [],
 }
 
 

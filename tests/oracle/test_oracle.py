@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import reference
 import tiny
@@ -67,12 +67,14 @@ def encoded(tmp_path_factory, smollm2):
         "prompt_templates": str(ORACLE / "prag_templates.yaml"),
         "base_weight": str(ORACLE / "adapters/base_weight"),
         "passages_per_job": 3,
+        "inference_methods": ["icl", "prag", "combine"],
         "runs": [
-            {"dataset": "complexwebquestions"},
+            {"dataset": "complexwebquestions", "sample": 2},
             {
                 "dataset": "hotpotqa",
                 "data_type": "bridge",
                 "with_cot": True,
+                "max_new_tokens": 64,
                 "fewshot": str(ORACLE / "fewshot_hotpotqa.json"),
             },
         ],
@@ -143,3 +145,20 @@ def test_scores_of_the_references_texts(file):
         prediction = cut(question["text"], with_cot="_cot/" in str(file))
         assert prediction == question["eval_predict"]
         assert score(prediction, answers) == {m: float(question[m]) for m in ("em", "f1", "prec", "recall")}
+
+
+@pytest.mark.parametrize("file", PREDICTIONS, ids=lambda file: f"{file.parts[-6]}-{file.parts[-3]}")
+def test_our_answers_are_the_references_word_for_word(encoded, smollm2, file):
+    ours = encoded / "results/predictions/smollm2/rank=2_alpha=32" / file.relative_to(ORACLE / "predictions")
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    for mine, theirs in zip(json.loads(ours.read_text()), json.loads(file.read_text()), strict=True):
+        assert mine["question"] == theirs["question"]
+        assert mine["text"] == theirs["text"], parting(tokenizer, mine["text"], theirs["text"])
+    results = [path.with_name("result.txt").read_text().splitlines()[:5] for path in (ours, file)]
+    assert results[0] == results[1]
+
+
+def parting(tokenizer, ours: str, theirs: str) -> str:
+    a, b = (tokenizer(text)["input_ids"] for text in (ours, theirs))
+    place = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return f"the texts part at token {place}: {tokenizer.decode(a[place:])!r} and {tokenizer.decode(b[place:])!r}"

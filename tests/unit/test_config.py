@@ -103,8 +103,9 @@ BAD = {
     "adapters_per_step": [0, "many", None],
     "adapter_dir": ["", "a{b}", None, "a}"],
     "store_dir": ["", "{a", None],
-    "inference_methods": [[], ["rag"], ["prag", "prag"], "prag", None],
+    "inference_methods": [["rag"], ["prag", "prag"], "prag", None],
     "max_new_tokens": [0, 1.5, None],
+    "export": ["data_0", "total/data_x", "../data_0", "a/b/data_0", ["total/data_0", "total/data_0"], [], [3], 3],
     "runs": [{"sample": 1}, [3], "all", None],
 }
 

@@ -28,6 +28,7 @@ def write_record(path, kind, positions):
             1,
             "5ha",
             "5hb",
+            "4.1 2.2 1.1",
         ]
         for did, pid in positions
     ]
@@ -81,6 +82,7 @@ def test_losses_keep_all_their_digits(tmp_path):
         1,
         "5ha",
         "5hb",
+        "4.064 1.138",
     ]
     pd.DataFrame([line], columns=RECORD).to_csv(tmp_path / "1.tsv", sep="\t", index=False)
     index_adapters([str(tmp_path / "1.tsv")], [table], str(tmp_path / "index.tsv"))

@@ -153,18 +153,18 @@ def test_the_wording_of_a_sequence(model, tmp_path):
     templates = write(tmp_path / "mine.yaml", wording(direct__user="<{passages}|{question}|{{{{}}>"))
     direct = prompter(model, templates=templates)
     start, end = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
-    user, assistant = direct.text(" who {answer} ? ", "A {question}.", " him ")
+    user, assistant = direct.text(" who {answer} ? ", ["A {question}."], " him ")
     assert (user, assistant) == (start + "<[1] A {question}.\n|who {answer}?|{{}>" + end, "The answer is him.")
-    assert direct.text("who", None, "x.")[0] == start + "<|who?|{{}>" + end
+    assert direct.text("who", [], "x.")[0] == start + "<|who?|{{}>" + end
 
 
 def test_chain_of_thought_shows_the_examples(model, tmp_path):
     fewshot = write(tmp_path / "fewshot.json", [{**example, "source": "x"} for example in FEWSHOT])
-    user, assistant = prompter(model, with_cot=True, fewshot=fewshot).text("how", "P", "So")
+    user, assistant = prompter(model, with_cot=True, fewshot=fewshot).text("how", ["P"], "So")
     shown = "Question: Which {passages}?\nAnswer: This.\n\nQuestion: Who?\nAnswer: She.\n\n"
     assert f"{shown}Passages:\n[1] P\n\nQuestion: how?" in user
     assert assistant == "Answer: So."
-    assert "She." not in prompter(model, fewshot=fewshot).text("how", "P", "So")[0]
+    assert "She." not in prompter(model, fewshot=fewshot).text("how", ["P"], "So")[0]
 
 
 def test_a_tokenizer_without_chat_template_is_refused(tmp_path):
@@ -219,8 +219,8 @@ class Later(clock.datetime):
 def test_no_template_sees_the_clock(tmp_path, monkeypatch, rows, template, shown):
     tiny.make_tokenizer(tmp_path, template)
     made, other = (prompter(tmp_path, chat_date=date) for date in ("9 Mar 2025", "1 Jan 2020"))
-    assert shown in made.text("q", None, "a")[0]
-    assert "2020" in other.text("q", None, "a")[0]
+    assert shown in made.text("q", [], "a")[0]
+    assert "2020" in other.text("q", [], "a")[0]
     ids = prompts.build(rows, made, 3000)
     monkeypatch.setattr(chat_template_utils, "datetime", Later)
     message = {"role": "user", "content": "q"}

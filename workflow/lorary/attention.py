@@ -17,6 +17,44 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
 
 
+class Cache:
+    """Keys and values of a batch of rows, layer by layer: first the prompts, some rows at a time, padded on the right;
+    then a token a row, each row at its own length."""
+
+    def __init__(self, layers: int, shape: tuple[int, int, int, int], like: Tensor):
+        """Room for `shape` (B, groups, tokens, D) in each layer, in the type and on the device of `like`."""
+        self.keys, self.values = ([like.new_zeros(shape) for _ in range(layers)] for _ in range(2))
+        self.lengths = torch.zeros(shape[0], dtype=torch.long, device=like.device)  # tokens so far
+        self.room = shape[2]
+        self.rows = slice(0)  # whose prompt is being read
+        self.filled = False  # all prompts are read
+        self.seen: Tensor | None = None  # (B, 1, 1, tokens): which keys each row sees
+
+    def begin(self, rows: slice, lengths: Tensor) -> None:
+        """The prompts of these rows come next, of these lengths."""
+        self.rows = rows
+        self.lengths[rows] = lengths
+
+    def next(self) -> None:
+        """A token of each row comes next."""
+        self.filled = True
+        longest = int(self.lengths.max()) + 1
+        self.seen = (torch.arange(longest, device=self.lengths.device) <= self.lengths[:, None])[:, None, None]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As `attend`, keeping k and v; with those that are kept, once all prompts are read."""
+        keys, values = self.keys[layer], self.values[layer]
+        if not self.filled:
+            keys[self.rows, :, : k.shape[2]], values[self.rows, :, : v.shape[2]] = k, v
+            return attend(q, k, v)
+        every = torch.arange(len(keys), device=keys.device)
+        keys[every, :, self.lengths], values[every, :, self.lengths] = k[:, :, 0], v[:, :, 0]
+        longest = self.seen.shape[-1]
+        heads = q.unflatten(1, (keys.shape[1], -1))[:, :, :, 0]  # (B, groups, heads of a group, D)
+        y = F.scaled_dot_product_attention(heads, keys[:, :, :longest], values[:, :, :longest], attn_mask=self.seen)
+        return y.flatten(1, 2).unsqueeze(2)
+
+
 class ShortAttention(torch.autograd.Function):
     """softmax(q k^T / sqrt(D)) v with the probabilities kept, the heads of a group as rows of one matrix."""
 

@@ -125,13 +125,13 @@ def save(table: list[dict[str, Any]], path: str) -> None:
         )
 
 
-def read(path: str, start: int, stop: int) -> list[dict[str, Any]]:
-    """Rows `start` to `stop` (exclusive) of a table that `save` wrote. Raises LoraryError."""
+def read(path: str, start: int, stop: int | None) -> list[dict[str, Any]]:
+    """Rows `start` to `stop` (exclusive; None: the last) of a table that `save` wrote. Raises LoraryError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path, page_checksum_verification=True).slice(start, stop - start).to_pylist()
+        return pq.read_table(path, page_checksum_verification=True).slice(start, stop and stop - start).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from None
 

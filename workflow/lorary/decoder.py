@@ -8,6 +8,8 @@ architecture goes through transformers.
 import json
 import logging
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .attention import attend
+from .attention import Cache, attend
 from .errors import LoraryError
 from .frozen import FrozenLinear, can_pack
 from .model import trusts_code
 
 log = logging.getLogger(__name__)
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries, keys, values -> what attention makes of them
 
 
 def load(directory: str, precision: str, device: torch.device) -> nn.Module:
@@ -109,15 +113,18 @@ class Decoder(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         return self.lm_head(self.hidden(ids))  # (B, T, V)
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """ids (B, T) -> what the head makes logits of (B, T, C)"""
+    def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """ids (B, T) -> what the head makes logits of (B, T, C). With a cache, ids are what follows what it holds."""
         x = self.model.embed_tokens(ids)
-        length = ids.shape[1]
+        length = ids.shape[1] if cache is None else cache.room
         if self.rotary is None or len(self.rotary[0]) < length:
             self.rotary = rotation(self.config, length, x.device, x.dtype)
-        rotary = self.rotary[0][:length], self.rotary[1][:length]
-        for layer in self.model.layers:
-            x = layer(x, rotary)
+        if cache is None or not cache.filled:
+            rotary = tuple(angle[: ids.shape[1]] for angle in self.rotary)
+        else:
+            rotary = tuple(angle[cache.lengths, None, None] for angle in self.rotary)  # (B, 1, 1, D)
+        for i, layer in enumerate(self.model.layers):
+            x = layer(x, rotary, attend if cache is None else partial(cache.attend, i))
         return self.model.norm(x)
 
 
@@ -129,8 +136,8 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotary)
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rotary, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -159,7 +166,7 @@ class Attention(nn.Module):
             self.qkv_proj = FrozenLinear(torch.cat([part.weight for part in parts]), bias)
             self.q_proj = self.k_proj = self.v_proj = None
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         B, T, _ = x.shape
         if self.qkv_proj is not None:
             qkv = self.qkv_proj(x)
@@ -256,8 +263,8 @@ class Rotate(torch.autograd.Function):
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     y, half = x * cos, x.shape[-1] // 2
-    y[..., :half].addcmul_(x[..., half:], sin[:, :half], value=-1)
-    y[..., half:].addcmul_(x[..., :half], sin[:, half:])
+    y[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    y[..., half:].addcmul_(x[..., :half], sin[..., half:])
     return y
 
 

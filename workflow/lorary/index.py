@@ -8,7 +8,7 @@ import pyarrow as pa
 from .errors import damaged
 from .train import RECORD
 
-COLUMNS = ["type", "did", "pid", "question", *RECORD[2:]]
+COLUMNS = ["type", "did", "pid", "question", *RECORD[2:-1]]  # not each step's loss
 
 
 def index_adapters(records: list[str], tables: list[str], output: str) -> None:

@@ -1,7 +1,11 @@
-"""Adapters in training, stacked: LoRA layers of n passages beside each frozen projection, one matrix product for all.
+"""Adapters stacked, in training or at work: LoRA layers of n passages beside each frozen projection, one matrix product
+for all.
 
 After LoRA (Hu et al., ICLR 2022), for each passage of a step: y = W x + alpha / rank * B A x.
 """
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +26,7 @@ class LoraLinear(nn.Module):
         self.A = self.B = self.A_grad = self.B_grad = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return LoraProduct.apply(x, self.A, self.B, self)
+        return self.base(x) if self.A is None else LoraProduct.apply(x, self.A, self.B, self)
 
 
 class LoraProduct(torch.autograd.Function):
@@ -52,6 +56,64 @@ class LoraProduct(torch.autograd.Function):
         return dx, None, None, None
 
 
+def attach(model: nn.Module, names: Iterable[str]) -> dict[str, LoraLinear]:
+    """Put a LoRA layer in the place of each linear layer that an adapter of these tensors changes; by the names of
+    their A."""
+    layers = {}
+    for name in names:
+        module, _, kind = name.removeprefix(PREFIX).rpartition(".lora_")
+        if kind == "A.weight":
+            parent, _, child = module.rpartition(".")
+            layers[name] = LoraLinear(model.get_submodule(module))
+            setattr(model.get_submodule(parent), child, layers[name])
+    return layers
+
+
+class Active:
+    """Trained adapters at work on one base model: each row of a batch has a set of its own, whose updates add up."""
+
+    def __init__(self, model: nn.Module, names: Iterable[str]):
+        self.layers = attach(model, names)
+        self.matrices: dict[
+            str, tuple[Tensor, Tensor]
+        ] = {}  # A (rows, rank of a set, in), B (rows, rank of a set, out)
+        parameter = next(model.parameters())
+        self.like = {"device": parameter.device, "dtype": parameter.dtype}
+
+    def set(self, sets: list[list["Adapter"]]) -> None:
+        """A set of adapters for each row; smaller sets are filled with zeros."""
+        rank = max((sum(adapter.rank for adapter in adapters) for adapters in sets), default=0)
+        self.matrices = {}
+        for name in self.layers if rank else ():
+            partner = name.replace(".lora_A.", ".lora_B.")
+            some = next(adapter.tensors for adapters in sets for adapter in adapters)
+            A = torch.zeros(len(sets), rank, some[name].shape[1])
+            B = torch.zeros(len(sets), rank, some[partner].shape[0])
+            for row, adapters in enumerate(sets):
+                start = 0
+                for adapter in adapters:
+                    place = slice(start, start := start + adapter.rank)
+                    torch.mul(adapter.tensors[name], adapter.scale, out=A[row, place])
+                    B[row, place] = adapter.tensors[partner].mT
+            self.matrices[name] = A.to(**self.like), B.to(**self.like)
+        self.select(slice(None))
+
+    def select(self, rows: slice) -> None:
+        """The next forward passes are of these rows."""
+        for name, layer in self.layers.items():
+            A, B = self.matrices.get(name, (None, None))
+            layer.A, layer.B = (None, None) if A is None else (A[rows], B[rows])
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A trained adapter in memory."""
+
+    tensors: dict[str, Tensor]
+    rank: int
+    scale: float  # alpha / rank
+
+
 class Stack:
     """Adapters in training on one base model, each in its place; any n of them take a step together.
 
@@ -72,13 +134,7 @@ class Stack:
                 for name, t in zip(self.names, stored, strict=True)
             ]
         ).to(self.start)
-        self.layers: dict[str, LoraLinear] = {}  # by the names of their A
-        for name in self.names:
-            module, _, kind = name.removeprefix(PREFIX).rpartition(".lora_")
-            if kind == "A.weight":
-                parent, _, child = module.rpartition(".")
-                self.layers[name] = LoraLinear(model.get_submodule(module))
-                setattr(model.get_submodule(parent), child, self.layers[name])
+        self.layers = attach(model, self.names)
         self.gathered = self.gradient = None  # (n, D) of the current step
 
     def make(self, places: int) -> None:

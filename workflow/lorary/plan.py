@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ PASSAGES_PER_PROMPT_FILE = 64
 # Goes up with every change of the trainer that makes adapters differ by more than rounding: all are trained again then.
 NUMERICS = 2
 # Keys that decide nothing before the predictions.
-LATER = {"inference_methods", "max_new_tokens"}
+LATER = {"inference_methods", "max_new_tokens", "export"}
+METHODS = ["vanilla", "icl", "prag", "combine"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,20 @@ class Index:
     data: list[str]  # files
 
 
+@dataclass(frozen=True)
+class Type:
+    """One type of one run, encoded: what the stages after training start from."""
+
+    folder: str  # of its adapters
+    run: Run
+    number: int  # of the run
+    methods: list[str]
+    counts: list[int]  # passages of each question
+    per_job: int  # passages a batch
+    batches: list[Batch]
+    prompts: dict[str, Any]  # model, table and settings
+
+
 @dataclass
 class Plan:
     models: dict[str, dict[str, Any]]  # directory -> model_path, model_revision, trust_remote_code
@@ -75,6 +90,7 @@ class Plan:
     base_weights: list[BaseWeight]
     batches: list[Batch]
     indexes: list[Index]
+    types: list[Type]
 
 
 @dataclass
@@ -86,6 +102,7 @@ class Part:
     files: list[Path]
     counts: list[int]  # passages of each question
     per_job: int
+    methods: list[str]
 
 
 def make(runs: list[Run]) -> Plan:
@@ -95,11 +112,12 @@ def make(runs: list[Run]) -> Plan:
         for folder, part in _parts(run, number).items():
             same = parts.setdefault(folder, part)
             _refuse_conflict(folder, same, part)
-            if len(part.counts) > len(same.counts):  # the same adapters, and more: a larger sample
-                parts[folder] = part
+            methods = [method for method in METHODS if method in {*same.methods, *part.methods}]
+            larger = part if len(part.counts) > len(same.counts) else same  # the same adapters, and more
+            parts[folder] = replace(larger, methods=methods)
 
     models, tables, prompts, base_weights = Stage(), Stage(), Stage(), Stage()
-    batches: list[Batch] = []
+    types: list[Type] = []
     by_run: dict[str, list[tuple[Batch, Part]]] = {}
     for folder, part in parts.items():
         run, kind = part.run, Path(folder).name
@@ -128,6 +146,7 @@ def make(runs: list[Run]) -> Plan:
 
         passages = [f"{folder}/data_{did}/passage_{pid}" for did, n in enumerate(part.counts) for pid in range(n)]
         digits = len(str(len(passages)))
+        batches: list[Batch] = []
         per_file = part.per_job * -(-PASSAGES_PER_PROMPT_FILE // part.per_job)
         for start in range(0, len(passages), part.per_job):
             last = min(start + part.per_job, len(passages)) - 1
@@ -155,6 +174,7 @@ def make(runs: list[Run]) -> Plan:
             )
             batches.append(batch)
             by_run.setdefault(str(Path(folder).parent), []).append((batch, part))
+        types.append(Type(folder, run, part.number, part.methods, part.counts, part.per_job, batches, prompt_settings))
     return Plan(
         models.settings,
         tables.settings,
@@ -163,8 +183,9 @@ def make(runs: list[Run]) -> Plan:
             BaseWeight(_numbered("init_base_weight", i), path, settings)
             for i, (path, settings) in enumerate(base_weights.settings.items())
         ],
-        batches,
+        [batch for kind in types for batch in kind.batches],
         [_index(_numbered("index_adapters", i), *item) for i, item in enumerate(by_run.items())],
+        types,
     )
 
 
@@ -220,7 +241,8 @@ def _parts(run: Run, number: int) -> dict[str, Part]:
         total = sum(map(sum, counts.values()))
         per_job = 1 if total <= JOBS else min(-(-total // JOBS), MOST_PASSAGES_PER_JOB)
     parts = {
-        f"{_run_folder(run)}/{kind}": Part(run, number, files, counts[kind], per_job) for kind, files in types.items()
+        f"{_run_folder(run)}/{kind}": Part(run, number, files, counts[kind], per_job, run["inference_methods"])
+        for kind, files in types.items()
     }
     for folder in parts:
         refuse_detours(folder, run["adapter_dir"])
@@ -248,7 +270,9 @@ def _numbered(rule: str, i: int) -> str:
 
 def _refuse_conflict(folder: str, a: Part, b: Part) -> None:
     """Two runs may share a type folder only where they would write the same adapters there."""
-    free = {"data_type", "sample", "passages_per_job", "store_dir", "adapters_per_step", *LATER}
+    free = {"data_type", "sample", "passages_per_job", "store_dir", "adapters_per_step", "inference_methods", "export"}
+    if not (a.methods and b.methods):
+        free.add("max_new_tokens")
     if not a.run["with_cot"]:
         free.add("fewshot")
     differing = [key for key in a.run if key not in free and a.run[key] != b.run[key]]

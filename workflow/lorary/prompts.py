@@ -55,10 +55,12 @@ class Prompter:
     with_cot: bool
     chat_date: str
 
-    def text(self, question: str, context: str | None, answer: str) -> tuple[str, str]:
-        """The user's turn up to where the assistant begins, in the model's chat format; and the assistant's text."""
+    def text(self, question: str, contexts: list[str], answer: str) -> tuple[str, str]:
+        """The user's turn up to where the assistant begins, in the model's chat format; and the assistant's text, only
+        its opening where the answer is empty."""
         style = "cot" if self.with_cot else "direct"
-        passages = "" if context is None else fill(self.templates["passage"], number="1", passage=context)
+        numbered = enumerate(contexts, start=1)
+        passages = "".join(fill(self.templates["passage"], number=str(n), passage=text) for n, text in numbered)
         user = fill(
             self.templates[f"{style}.user"], passages=passages, question=clean_question(question), fewshot=self.fewshot
         )
@@ -67,7 +69,21 @@ class Prompter:
         template.globals["strftime_now"] = parse_date(self.chat_date).strftime
         message = {"role": "user", "content": user}
         prompt = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-        return prompt, fill(self.templates[f"{style}.assistant"], answer=clean_answer(answer))
+        return prompt, fill(self.templates[f"{style}.assistant"], answer=clean_answer(answer) if answer else "")
+
+    def prompt_ids(self, question: str, contexts: list[str]) -> list[int]:
+        """The ids that an answer is to follow: the assistant's opening tokenised on its own and appended."""
+        return _ids(self, question, contexts, "")
+
+    def answer_ids(self, question: str, answer: str) -> tuple[list[int], int]:
+        """The ids of a question without passages and of its answer, as in training; and where the answer begins."""
+        prompt, assistant = self.text(question, [], answer)
+        template = self.templates["cot.assistant" if self.with_cot else "direct.assistant"]
+        opening, _, _, _ = next(iter(string.Formatter().parse(template)))  # up to {answer}
+        before = self.tokenizer.encode(prompt, add_special_tokens=False)
+        encoded = self.tokenizer(assistant, add_special_tokens=False, return_offsets_mapping=True)
+        first = next(i for i, (_, end) in enumerate(encoded["offset_mapping"]) if end > len(opening))
+        return before + encoded["input_ids"], len(before) + first
 
 
 def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa.Table:
@@ -80,7 +96,10 @@ def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa
     for row in rows:
         place = {"did": row["did"], "pid": row["pid"]}
         try:
-            sequences = [_ids(prompter, *sequence) for sequence in passage_sequences(row, prompter.with_cot)]
+            sequences = [
+                _ids(prompter, question, [] if context is None else [context], answer)
+                for question, context, answer in passage_sequences(row, prompter.with_cot)
+            ]
         except Exception as error:  # whatever this tokenizer or its chat template raises over this text
             failed += 1
             reason = f"{type(error).__name__}: {error}; see this passage's text and the model's chat template"
@@ -202,8 +221,8 @@ def save(table: pa.Table, path: str) -> None:
         pq.write_table(table, temporary, compression="zstd", row_group_size=256, write_page_checksum=True)
 
 
-def _ids(prompter: Prompter, question: str, context: str | None, answer: str) -> list[int]:
-    prompt, assistant = prompter.text(question, context, answer)
+def _ids(prompter: Prompter, question: str, contexts: list[str], answer: str) -> list[int]:
+    prompt, assistant = prompter.text(question, contexts, answer)
     encode = prompter.tokenizer.encode
     return encode(prompt, add_special_tokens=False) + encode(assistant, add_special_tokens=False)
 

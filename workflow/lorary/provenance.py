@@ -16,15 +16,24 @@ from .plan import NUMERICS
 ROOT = Path(__file__).parents[2]
 
 
-def describe_run(runs: list[dict[str, Any]], model: str, base_weight: str, data: list[str], output: str) -> None:
-    """Write run.json: the resolved config of each run that wrote into this folder; versions; the git revision of this
-    workflow, where there is one; and sha256 of base model, base weight, data, templates and few-shot examples."""
+def describe_run(
+    runs: list[dict[str, Any]],
+    model: str,
+    base_weight: str,
+    data: list[str],
+    tables: dict[str, str],
+    output: str,
+) -> None:
+    """Write run.json: the resolved config of each run that wrote into this folder; the table of each type (`tables`);
+    versions; the git revision of this workflow, where there is one; and sha256 of base model, base weight, data,
+    templates and few-shot examples."""
     files = {path for run in runs for path in (run["prompt_templates"], run["with_cot"] and run["fewshot"]) if path}
     about = {
         "config": runs,
         "model": fingerprint(model),
         "base_weight": {"path": base_weight, "sha256": adapters.digest(base_weight)},
         "files": {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in sorted({*data, *files})},
+        "tables": tables,
         "numerics": NUMERICS,
         "git": git_revision(),
         "versions": versions(),

@@ -53,6 +53,26 @@ def summarize(outcomes: dict[str, list[str]], since: float, seconds: float, fail
     return "\n".join(lines)
 
 
+def summarize_scores(path: str, since: float) -> str:
+    """The scores of this call, a line each, where it has made any (`since`: seconds of the epoch)."""
+    try:
+        if Path(path).stat().st_mtime < since:
+            return ""
+        with open(path, newline="") as file:
+            lines = list(csv.DictReader(file, delimiter="\t"))
+    except OSError:
+        return ""
+    names = [(f"{line['dataset']} {line['type']}", line["method"]) for line in lines[:20]]
+    width = max((len(name) for name, _ in names), default=0)
+    told = [
+        f"  {name:{width}}  {method:7}  F1 {100 * float(line['f1']):5.1f}  ({100 * float(line['f1_low']):.1f} to"
+        f" {100 * float(line['f1_high']):.1f})"
+        for (name, method), line in zip(names, lines, strict=False)
+    ]
+    told += [f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else []
+    return "\n".join([f"Scores ({path}; to look at: results/report.html):", *told]) + "\n"
+
+
 def _failed_row(outcome: str, path: str, reason: str) -> dict[str, Any]:
     *_, dataset, _, _, kind, data, passage = Path(path).parts
     return {

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 # The columns of a job's record.
 RECORD = ["did", "pid", "path", "digest", "sequences", "tokens", "first_loss", "last_loss", "seconds", "device"]
-RECORD += ["adapters_per_step", "sha256", "config_sha256"]
+RECORD += ["adapters_per_step", "sha256", "config_sha256", "losses"]
 
 
 def train_adapters(
@@ -219,6 +219,7 @@ def _write_record(record: str, shelf: Store, digests: dict[Position, str], paths
             derived = {
                 "first_loss": losses[0],
                 "last_loss": losses[-1],
+                "losses": " ".join(f"{loss:.4g}" for loss in losses),
                 "sha256": training["sha256"][adapters.TENSORS],
                 "config_sha256": training["sha256"][adapters.CONFIG],
             }

@@ -6,11 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
-from lorary import plan, request, stop
+from lorary import plan, plan_predict, request, stop
 from lorary.config import resolve
 from lorary.device import count_gpus
 from lorary.errors import LoraryError, explain
-from lorary.summary import summarize
+from lorary.summary import summarize, summarize_scores
 from snakemake.exceptions import WorkflowError
 
 STARTED = time.time()
@@ -21,6 +21,7 @@ try:
     if workflow.is_main_process and stop.remove_stale_lock(".snakemake"):
         print("The last call here was killed: its lock is removed, and this call goes on from there.", file=sys.stderr)
     PLAN = plan.make(resolve(config))
+    PREDICT = plan_predict.make(PLAN)
 except LoraryError as error:
     raise WorkflowError(str(error)) from None
 except OSError as error:
@@ -37,6 +38,9 @@ PROMPTS = sorted({batch.prompts for batch in PLAN.batches})
 LOCAL_PROMPTS = 200
 STORES = sorted({batch.store for batch in PLAN.batches})
 ADAPTERS = [adapter for batch in PLAN.batches for adapter in batch.adapters]
+# Of the runs that have inference_methods.
+SCORES = [*(["results/scores.tsv"] if PREDICT.predictions else []), *(table.path for table in PREDICT.knowledge)]
+REPORT = ["results/report.html"] if SCORES else []
 
 
 # Of wildcards alone: Snakemake notices no change of params that are functions of the output.
@@ -64,6 +68,51 @@ def training_threads(wildcards):
     return max(1, workflow.cores // max(1, count_gpus())) if workflow.local_exec else workflow.cores
 
 
+def answering_minutes(model, part, attempt):
+    """As if each question were a passage to train: generous, and the more so the more tokens an answer may have."""
+    long = 1 + part.params.get("max_new_tokens", 0) // 100
+    return request.minutes(model, part.count, long, part.params["precision"], attempt)
+
+
+def prediction_settings(prediction):
+    run = {**prediction.kind.run, "data_type": Path(prediction.folder).name}
+    return {**run, "inference_method": prediction.method}
+
+
+def report_runs():
+    """Where the results of each run lie, for the summary page."""
+    return [
+        {
+            "index": index.path,
+            "records": [batch.record for batch in index.batches],
+            "settings": index.run,
+            "knowledge": knowledge_of(index),
+            "predictions": [
+                prediction.folder
+                for prediction in PREDICT.predictions
+                if Path(prediction.kind.folder).parent == Path(index.path).parent
+            ],
+        }
+        for index in PLAN.indexes
+    ]
+
+
+def draw_unfinished_report():
+    """The summary page of what is there, with the passages that have failed: its own rule has not run."""
+    from lorary.page import RunFiles, build
+
+    try:
+        runs = [RunFiles(**run) for run in report_runs()]
+        build(runs, "results/scores.tsv", "results/failed.tsv", "results/report", REPORT[0])
+    except (LoraryError, OSError) as error:
+        print(f"{REPORT[0]} could not be drawn: {error}", file=sys.stderr)
+
+
+def knowledge_of(index):
+    path = f"{plan_predict.predictions_folder(str(Path(index.path).parent))}/knowledge.tsv"
+    return path if path in SCORES else None
+
+
 def training_outcome(batch):
     """What a training job says at its end, also when it has failed: for the summary."""
     return f"logs/train_adapters/{batch.name}.json"
@@ -72,7 +121,9 @@ def training_outcome(batch):
 def summary():
     outcomes = {training_outcome(batch): batch.adapters for batch in PLAN.batches}
     folders = "\n".join(f"  {Path(index.path).parent}" for index in PLAN.indexes)
-    return f"\n{summarize(outcomes, STARTED, time.time() - STARTED, 'results/failed.tsv')}\n{folders}\n"
+    told = summarize(outcomes, STARTED, time.time() - STARTED, "results/failed.tsv")
+    answered = summarize_scores("results/scores.tsv", STARTED) if PREDICT.predictions else ""
+    return f"\n{told}\n{folders}\n{answered}"
 
 
 onstart:
@@ -85,3 +136,5 @@ onsuccess:
 
 onerror:
     print(summary(), file=sys.stderr)
+    if REPORT:
+        draw_unfinished_report()

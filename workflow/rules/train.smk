@@ -55,7 +55,12 @@ for index in PLAN.indexes:
             base_weight=index.base_weight,
         output:
             table=index.path,
-            run=index.run,
+            run=report(
+                index.run,
+                caption="../report/settings.rst",
+                category="Settings",
+                labels={"what": f"{Path(index.run).parts[-4]} {Path(index.run).parts[-3]}"},
+            ),
         log:
             f"logs/{index.rule}.log",
         retries: 0
@@ -66,6 +71,7 @@ for index in PLAN.indexes:
             table_of=[batch.table for batch in index.batches],
             runs=index.runs,
             data=index.data,
+            tables={Path(batch.adapters[0]).parts[-3]: batch.table for batch in index.batches},
         message:
             f"Indexing {index.path}"
         script:

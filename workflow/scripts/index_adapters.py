@@ -16,5 +16,6 @@ with job(snakemake.log[0], snakemake.rule):
         model=snakemake.input.model,
         base_weight=snakemake.input.base_weight,
         data=snakemake.params.data,
+        tables=snakemake.params.tables,
         output=snakemake.output.run,
     )

@@ -1,0 +1,285 @@
+"""Answers with the adapters, scores, what was learnt, the report, ask and export: as a user calls them."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import psutil
+import pytest
+
+import browser
+import tiny
+from project import Project
+
+RUN = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
+METHODS = ["vanilla", "icl", "prag", "combine"]
+ROWS = 34  # two batches of questions
+
+
+@pytest.fixture(scope="session")
+def _answered(tmp_path_factory, tiny_llama):
+    made = Project(tmp_path_factory.mktemp("answered"), tiny_llama)
+    made.settings |= {"passages_per_job": ROWS, "inference_methods": ["vanilla", "prag"], "max_new_tokens": 6}
+    made.settings |= {"num_train_epochs": 1, "learning_rate": 0.01}
+    made.write_rows(tiny.make_rows(ROWS, passages=1))
+    made.first = made.snakemake().stdout
+    made.settings["inference_methods"] = METHODS
+    made.second = made.snakemake().stdout
+    return made
+
+
+@pytest.fixture
+def answered(tmp_path_factory, _answered):
+    """34 questions of one passage each, trained and answered, with two methods first and then with all, for a test to
+    spoil; `first` and `second` are what the two calls said."""
+    return _answered.copy(tmp_path_factory.mktemp("copy") / "project")
+
+
+def predictions(project):
+    folder = project.folder / "results/predictions" / RUN
+    return {m: json.loads((folder / m / "total/predict.json").read_text()) for m in METHODS}
+
+
+def test_each_method_leaves_the_references_files_and_its_scores(answered):
+    rows = json.loads((answered.folder / "data/toy/aug/total.json").read_text())
+    found = predictions(answered)
+    for method, answers in found.items():
+        folder = answered.folder / "results/predictions" / RUN / method / "total"
+        assert [answer["question"] for answer in answers] == [row["question"] for row in rows]
+        assert json.loads((folder / "config.json").read_text())["inference_method"] == method
+        assert (folder / "result.txt").read_text().startswith("em\t")
+    for a, b in (("vanilla", "prag"), ("icl", "combine"), ("vanilla", "icl")):
+        assert sum(x["text"] != y["text"] for x, y in zip(found[a], found[b], strict=True)) > ROWS / 2
+    scores = pd.read_csv(answered.folder / "results/scores.tsv", sep="\t")
+    assert scores.method.tolist() == METHODS
+    for line in scores.to_dict("records"):
+        mean = sum(float(answer["f1"]) for answer in found[line["method"]]) / ROWS
+        assert line["f1"] == pytest.approx(mean, abs=1e-4)
+        assert line["f1_low"] <= line["f1"] <= line["f1_high"]
+    assert re.search(r"Scores \(results/scores.tsv; .*\n +toy total +vanilla +F1 ", answered.second)
+
+
+def test_knowledge_says_what_each_adapter_taught(answered):
+    found = pd.read_csv(answered.folder / "results/predictions" / RUN / "knowledge.tsv", sep="\t")
+    assert list(found) == [
+        "type",
+        "did",
+        "pid",
+        "question",
+        "passage",
+        "pairs",
+        "nll_bare",
+        "nll_own",
+        "nll_other",
+        "recall_bare",
+        "recall_own",
+        "recall_other",
+        "other",
+    ]
+    assert found.did.tolist() == list(range(ROWS))
+    assert (found.nll_own < found.nll_bare).all()
+    assert (found.nll_own < found.nll_other).mean() > 0.8
+    assert found.other.tolist() == [f"total/data_{(did + 1) % ROWS}/passage_0" for did in range(ROWS)]
+
+
+def test_a_second_call_has_nothing_to_do(answered):
+    assert "Nothing to be done" in answered.snakemake().stdout
+
+
+def test_a_new_method_predicts_that_method_only(answered):
+    asked = {
+        name: re.findall(r"Answering: (\w+)", said)
+        for name, said in vars(answered).items()
+        if name in ("first", "second")
+    }
+    assert sorted(asked["first"]) == ["prag", "vanilla"]
+    assert sorted(asked["second"]) == ["combine", "icl"]
+    assert "Training" not in answered.second
+    assert "Asking without context" not in answered.second
+
+
+def test_a_retrained_adapter_repeats_only_the_batches_that_use_it(answered):
+    before = predictions(answered)
+    rows = json.loads((answered.folder / "data/toy/aug/total.json").read_text())
+    rows[33]["augment"][0]["aug_qa"][2]["answer"] += " indeed"  # of no prompt of a question, but of the training
+    answered.write_rows(rows)
+    output = answered.snakemake().stdout
+    assert "1 trained and 33 linked" in output
+    for method in ("prag", "combine"):
+        assert f"[{method}, toy total, questions 0-33 of 34] 2 questions in 1 batch; the others are done" in output
+    for method in ("vanilla", "icl"):
+        assert f"[{method}, toy total, questions 0-33 of 34] tiny" not in output
+        assert f"[{method}, toy total, questions 0-33 of 34] 2 questions" not in output
+    # 32 and 33: the one whose adapter it is, and the one that it was tried on
+    assert "[toy total, passages 0-33 of 34] 2 passages in 1 batch; the others are done" in output
+    after = predictions(answered)
+    for method in METHODS:
+        assert [a["text"] for a in after[method][:33]] == [b["text"] for b in before[method][:33]]
+
+
+def test_a_prediction_job_that_is_killed_goes_on_from_the_last_batch(answered):
+    answered.settings |= {"inference_methods": ["prag"], "max_new_tokens": 200}
+    shutil.rmtree(answered.folder / "results/predict")
+    run = answered.start()
+    (journal,) = wait_for(lambda: list(answered.folder.glob("results/predict/*/predict_prag/0.jsonl")), run)
+    kept = wait_for(lambda: (text := journal.read_text()).count("\n") == 1 and "\n\n" not in text and text, run)
+    for process in [*psutil.Process(run.pid).children(recursive=True), psutil.Process(run.pid)]:
+        process.kill()
+    run.communicate()
+    assert (
+        "[prag, toy total, questions 0-33 of 34] 2 questions in 1 batch; the others are done"
+        in answered.snakemake().stdout
+    )
+    assert journal.read_text().splitlines()[0] == kept.strip()
+
+
+def wait_for(condition, run, seconds=60):
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert run.poll() is None, run.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    return found
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason="there is no chromium on this machine")
+def test_the_report_is_a_page_that_a_browser_shows(answered, tmp_path):
+    document, colours = browser.open_page(answered.folder / "results/report.html", tmp_path)
+    assert "with the passage's own adapter" in document
+    assert document.count("<img") == 4
+    rows = json.loads((answered.folder / "data/toy/aug/total.json").read_text())
+    assert rows[0]["question"] in document
+    assert re.search(r"<td>toy total</td><td>prag</td>", document)
+    assert "http://" not in re.sub(r"http://www.w3.org/\S+", "", document)  # it needs no network
+    assert "https://" not in document
+    # what is seen: the grey of the bare model and the blue of the own adapter, as bars and dots
+    assert colours[(255, 255, 255)] > sum(colours.values()) / 2
+    assert colours[(0x25, 0x63, 0xEB)] > 1000
+    assert colours[(0x8A, 0x8F, 0x98)] > 10
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason="there is no chromium on this machine")
+def test_snakemakes_own_report_has_it_by_category(answered, tmp_path):
+    answered.snakemake("--report", "report.html")
+    document, colours = browser.open_page(answered.folder / "report.html", tmp_path)
+    for category in ("What the adapters taught", "Scores", "Knowledge", "Training", "Settings"):
+        assert category in document
+    page = (answered.folder / "report.html").read_text()
+    for caption in ("95 % bootstrap interval", "greedy decoding gives exactly", "The training loss by step"):
+        assert caption in page
+    assert len(colours) > 20
+
+
+def test_what_a_text_says_is_no_code_in_the_report(answered):
+    rows = json.loads((answered.folder / "data/toy/aug/total.json").read_text())
+    rows[0]["question"] = "<script>alert(1)</script> & <b>who?"
+    answered.write_rows(rows)
+    answered.snakemake()
+    page = (answered.folder / "results/report.html").read_text()
+    assert "<script>alert(1)" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &lt;b&gt;who?" in page
+
+
+def test_after_a_failure_the_page_names_the_passage(answered):
+    rows = json.loads((answered.folder / "data/toy/aug/total.json").read_text())
+    rows[5]["augment"][0]["passage"] += " §"
+    answered.write_rows(rows)
+    template = answered.folder / "resources/models/tiny/chat_template.jinja"
+    refusal = "{% if '§' in messages[0]['content'] %}{{ raise_exception('§ is not allowed') }}{% endif %}"
+    template.write_text(refusal + tiny.CHATML)
+    process = answered.snakemake(check=False)
+    assert process.returncode != 0
+    assert "Traceback" not in process.stdout
+    page = (answered.folder / "results/report.html").read_text()
+    assert "1 passage failed" in page
+    assert "total/data_5/passage_0" in page
+    assert "§ is not allowed" in page
+
+
+def lorary(project, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "lorary", *arguments],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(project.folder / "workflow"), "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+def test_ask_finds_passages_and_shows_both_answers(answered):
+    rows = json.loads((answered.folder / "data/toy/aug/total.json").read_text())
+    passage = rows[7]["augment"][0]["passage"]
+    asked = lorary(answered, "ask", passage, "--top", "2", "--methods", *METHODS)
+    assert asked.returncode == 0, asked.stderr
+    assert "  total/data_7/passage_0  (BM25 " in asked.stdout
+    answers = dict(
+        re.findall(r"^(bare model|adapters|passages in the prompt|adapters and passages) +\| (.+)", asked.stdout, re.M)
+    )
+    assert len(answers) == 4
+    assert answers["bare model"] != answers["adapters"]
+    # named, with the question of the data: what `snakemake` has predicted
+    found = predictions(answered)
+    asked = lorary(answered, "ask", rows[7]["question"], "--passages", "total/data_7", "--max-new-tokens", "6")
+    told = dict(re.findall(r"^(bare model|adapters) +\| (.+)", asked.stdout, re.M))
+    for method, name in (("vanilla", "bare model"), ("prag", "adapters")):
+        first = found[method][7]["text"].strip().splitlines()[0]
+        assert told[name] == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (("who?", "--run", "elsewhere"), "--run elsewhere names none of the runs"),
+        (("who?", "--passages", "total/data_99"), "has no total/data_99"),
+        (("qqq zzz?",), "No passage shares a word with this question"),
+        (("who?", "--adapter-dir", "nowhere"), "there is no finished run below this folder"),
+        (("who?", "--top", "0"), "a whole number from 1"),
+    ],
+)
+def test_ask_says_what_is_wrong(answered, arguments, fault):
+    asked = lorary(answered, "ask", *arguments)
+    assert asked.returncode != 0
+    assert fault in asked.stderr
+    assert "Traceback" not in asked.stderr
+
+
+def test_export_merges_what_is_named(answered):
+    answered.snakemake("export", export=["total/data_0", "total/data_7/passage_0"])
+    folder = answered.folder / "results/export" / RUN / "total_data_0+total_data_7_passage_0"
+    assert json.loads((folder / "adapter_config.json").read_text())["r"] == 4
+    assert (folder / "adapter_model.safetensors").is_file()
+    process = answered.snakemake("export", check=False)
+    assert process.returncode != 0
+    assert "Say what to export" in process.stdout
+    assert "Traceback" not in process.stdout
+
+
+def test_an_adapter_that_was_tampered_with_answers_nothing(answered):
+    file = answered.folder / "results/adapters" / RUN / "total/data_3/passage_0/adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    file.unlink()
+    content[-1] ^= 1
+    file.write_bytes(content)
+    shutil.rmtree(answered.folder / "results/predict")
+    process = answered.snakemake("--forcerun", "results/scores.tsv", check=False, max_new_tokens=7)
+    assert process.returncode != 0
+    assert "adapter_model.safetensors is not what was trained (its sha256 differs)" in process.stdout
+    assert "Traceback" not in process.stdout
+
+
+def test_ctrl_c_keeps_the_batches_that_are_finished(answered):
+    answered.settings |= {"inference_methods": ["prag"], "max_new_tokens": 200}
+    shutil.rmtree(answered.folder / "results/predict")
+    run = answered.start()
+    (journal,) = wait_for(lambda: list(answered.folder.glob("results/predict/*/predict_prag/0.jsonl")), run)
+    os.killpg(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=60)
+    assert "Traceback" not in output
+    assert "the same command goes on" in output
+    assert journal.exists()

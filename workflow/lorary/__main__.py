@@ -1,0 +1,80 @@
+"""python -m lorary ask "question": see --help."""
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+
+from .errors import LoraryError, explain
+from .plan import METHODS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m lorary", description="Lorary: passages of text into LoRA adapters."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    ask_ = commands.add_parser(
+        "ask",
+        help="ask a question of the adapters that a run has made",
+        description="Answer a question with the bare model and with adapters, side by side. Call it where Snakemake is"
+        " called, after a run. Without --passages, BM25 finds those whose text goes with the question.",
+    )
+    ask_.add_argument("question")
+    ask_.add_argument("--run", metavar="TEXT", help="part of the run's folder, where there is more than one run")
+    ask_.add_argument(
+        "--passages",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="load the adapters of <type>/data_<did> (all of a question) or <type>/data_<did>/passage_<pid>",
+    )
+    ask_.add_argument("--top", type=_positive, default=3, help="how many passages BM25 finds (default: 3)")
+    ask_.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=["vanilla", "prag"], help="default: vanilla prag"
+    )
+    ask_.add_argument("--max-new-tokens", type=_positive, help="default: 32, and 128 with chain of thought")
+    ask_.add_argument("--adapter-dir", default="results/adapters", help="default: results/adapters")
+    arguments = parser.parse_args()
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    warnings.simplefilter("ignore", FutureWarning)
+    logging.getLogger("lorary").setLevel(logging.ERROR)
+    try:
+        from .ask import ask
+
+        print(
+            ask(
+                arguments.question,
+                arguments.run,
+                arguments.passages,
+                arguments.top,
+                arguments.methods,
+                arguments.max_new_tokens,
+                arguments.adapter_dir,
+            )
+        )
+    except LoraryError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not explain(error):
+            raise
+        print(explain(error), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("a whole number from 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

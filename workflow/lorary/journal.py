@@ -1,0 +1,134 @@
+"""Long work in batches: each is written down when it is finished, so that the next call goes on from there.
+
+The journal is a file of JSON lines beside the output, a line a batch, under the digest of everything that decides its
+result. It is no output of a rule: Snakemake deletes those before a job begins.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import stop
+from .errors import LoraryError, report
+from .folders import written_whole
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    key: str  # digest
+    items: list[Any]
+
+
+def key(*decides: Any) -> str:
+    """The digest of what decides a batch's result (anything that JSON takes)."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def finish(
+    path: str,
+    batches: list[Batch],
+    begin: Callable[[], AbstractContextManager[Callable[[list[Any]], Any]]],
+    what: str,
+) -> list[Any]:
+    """The result of each batch: from the journal at `path`, or worked out now and written there.
+
+    `begin` gives what works out a batch, and is called only where one is missing. `what` the items are, for messages.
+    A batch that raises LoraryError does not keep the others from being finished; then, and when it is asked to stop, a
+    LoraryError is raised.
+    """
+    done = _read(path)
+    missing = [batch for batch in batches if batch.key not in done]
+    failures: list[str] = []
+    if missing:
+        log.info("%s", _count(missing, what) + ("" if len(missing) == len(batches) else "; the others are done"))
+        with stop.after_what_is_in_hand(log.warning) as asked_to_stop:
+            try:
+                _work(path, missing, begin, what, done, failures, asked_to_stop)
+            except KeyboardInterrupt:  # a second one, or what was in hand took too long
+                asked_to_stop = _yes
+            stopped = asked_to_stop()
+        left = [batch for batch in missing if batch.key not in done]
+        if stopped and left:
+            raise LoraryError(
+                f"Stopped with {_count(left, what)} to go: what is finished is kept, and the same command goes on."
+            )
+        if failures:
+            raise report(failures, f"Some {what} failed; the others are kept, and the same command tries just these:")
+    results = [done[batch.key] for batch in batches]
+    with written_whole(path) as temporary:  # without what nobody asks for any more
+        lines = dict.fromkeys(batch.key for batch in batches)
+        temporary.write_text("".join(_line(key, done[key]) for key in lines))
+    return results
+
+
+def _work(
+    path: str,
+    missing: list[Batch],
+    begin: Callable,
+    what: str,
+    done: dict[str, Any],
+    failures: list[str],
+    asked_to_stop: Callable[[], bool],
+) -> None:
+    total, finished = sum(len(batch.items) for batch in missing), 0
+    with begin() as work, Path(path).open("a") as file:
+        if file.tell():
+            file.write("\n")  # a line that a killed job has left unfinished ends here
+        began = time.monotonic()
+        for batch in missing:
+            if asked_to_stop():
+                return
+            try:
+                done[batch.key] = work(batch.items)
+            except LoraryError as error:
+                failures.append(str(error))
+                log.error("%s", error)
+                continue
+            file.write(_line(batch.key, done[batch.key]))
+            file.flush()
+            os.fsync(file.fileno())
+            finished += len(batch.items)
+            seconds = time.monotonic() - began
+            left = seconds / finished * (total - finished)
+            log.info("%d of %d %s, %.1f s, %.0f s left", finished, total, what, seconds, left)
+
+
+def _read(path: str) -> dict[str, Any]:
+    done = {}
+    try:
+        lines = Path(path).read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    except ValueError:  # not UTF-8
+        log.warning("%s is damaged, and is made again", path)
+        return {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            done[entry["key"]] = entry["result"]
+        except (ValueError, LookupError, TypeError):  # the last one of a job that was killed
+            continue
+    return done
+
+
+def _line(key: str, result: Any) -> str:
+    return json.dumps({"key": key, "result": result}) + "\n"
+
+
+def _count(batches: list[Batch], what: str) -> str:
+    return (
+        f"{sum(len(batch.items) for batch in batches)} {what} in {len(batches)} batch{'es'[: 2 * (len(batches) > 1)]}"
+    )
+
+
+def _yes() -> bool:
+    return True

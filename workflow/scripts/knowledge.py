@@ -1,0 +1,12 @@
+"""Rules knowledge: one table of what the passages of a run have learnt."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lorary.job import job
+from lorary.knowledge import gather
+
+with job(snakemake.log[0], snakemake.rule):
+    gather(snakemake.input, snakemake.params.types, snakemake.output[0])

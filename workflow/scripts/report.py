@@ -1,0 +1,13 @@
+"""Rule report: the plots and the summary page."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lorary.job import job
+from lorary.page import RunFiles, build
+
+with job(snakemake.log[0], snakemake.rule):
+    runs = [RunFiles(**run) for run in snakemake.params.runs]
+    build(runs, "results/scores.tsv", "results/failed.tsv", "results/report", snakemake.output.page)
