@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help env demo test test-slurm bench faults lint format clean
+.PHONY: help env demo test test-slurm bench bench-answers faults lint format clean
 
 help:
-	@echo "make demo    encode the demo's 12 passages with SmolLM2-135M-Instruct"
+	@echo "make demo    encode the demo's passages with SmolLM2-135M-Instruct, and answer its questions"
 	@echo "make test    run the tests"
 	@echo "make test-slurm  run the cluster profile on a Slurm of its own (Debian's slurmctld, slurmd, slurm-client, munge)"
 	@echo "make bench   measure training on this machine against the reference's way (a quarter of an hour)"
+	@echo "make bench-answers  measure answering against PEFT, one question after the other (some minutes)"
 	@echo "make faults  kill runs at 100 random moments, try all bad input, and see that nothing is lost (half an hour)"
 	@echo "make lint    check style: ruff, snakefmt, snakemake --lint"
 	@echo "make format  write that style"
@@ -36,6 +37,9 @@ test-slurm: env
 
 bench: env
 	$(BIN)/snakemake bench --cores all --resources gpu=1 --forcerun bench
+
+bench-answers: env
+	$(BIN)/snakemake bench_answers --cores all --resources gpu=1 --forcerun bench_answers
 
 faults: env
 	PYTHONPATH=workflow $(BIN)/python tests/faults.py

@@ -1,5 +1,6 @@
 """The Slurm profile on a real Slurm: `make test-slurm`."""
 
+import json
 import os
 import signal
 import subprocess
@@ -80,7 +81,9 @@ class Run:
 
 def test_the_demo_on_two_gpus_a_cancelled_job_and_the_tree_of_a_local_run(cluster, begin, tmp_path):
     local = Project(tmp_path / "local", None)
-    local.settings["passages_per_job"] = 3
+    local.settings |= {"data_dir": "data", "passages_per_job": 3, "inference_methods": ["prag"]}
+    questions = json.loads(tiny.DEMO.read_text())[8:]  # those of three passages, each passage once
+    tiny.write_rows(local.folder / "data/invented/smollm2-135m-instruct/total.json", questions)
     local.snakemake("models")
     away = local.copy(tmp_path / "away")
 
@@ -102,6 +105,9 @@ def test_the_demo_on_two_gpus_a_cancelled_job_and_the_tree_of_a_local_run(cluste
     # One core a job, as on the cluster.
     local.snakemake(gpus=2, env={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"})
     assert away.adapters() == local.adapters()
+    for name in ("knowledge.tsv", "prag/total/predict.json"):
+        (there,), (here,) = (p.folder.glob(f"results/predictions/*/*/*/*/*/{name}") for p in (away, local))
+        assert there.read_bytes() == here.read_bytes()
 
 
 def test_a_node_that_dies(cluster, begin, slow):

@@ -1,10 +1,16 @@
 """The benchmark measures what it says: on a tiny model, with one round, in this process."""
 
 import json
+import shutil
 
+import pandas as pd
 import pytest
 
-from lorary import bench, decoder
+import tiny
+from lorary import bench, bench_answers, dataset, decoder, prompts
+from lorary.adapter import CONFIG, TENSORS
+from lorary.store import sha256
+from lorary.train import RECORD
 
 
 @pytest.fixture
@@ -41,3 +47,32 @@ def test_the_parameters_of_the_matrix_products_are_counted(made, name):
     model = decoder.Decoder(json.loads((made / name / "config.json").read_text()))
     layers = [module for module in model.modules() if isinstance(module, decoder.FrozenLinear)]
     assert bench.parameters(str(made / name)) == sum(layer.weight.numel() for layer in layers)
+
+
+def test_answers_are_measured_and_the_same(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_answers, "ROUNDS", 1)
+    monkeypatch.setattr(bench_answers, "QUESTIONS", 5)
+    monkeypatch.setattr(bench_answers, "_in_a_process", lambda arguments: bench_answers.measure(**arguments))
+    lines = []
+    for did in range(3):
+        folder = tmp_path / f"data_{did}/passage_0"
+        shutil.copytree(made / "llama-base", folder)
+        digests = {c: sha256(folder / f) for c, f in (("sha256", TENSORS), ("config_sha256", CONFIG))}
+        lines.append({**dict.fromkeys(RECORD), "did": did, "pid": 0, "path": str(folder), **digests})
+    pd.DataFrame(lines).to_csv(tmp_path / "record.tsv", sep="\t", index=False)
+    dataset.save(dataset.load([made / "total.json"], -1, "aug"), str(tmp_path / "table.parquet"))
+    templates = str(tiny.ROOT / "resources/prompt_templates.yaml")
+    text = bench_answers.bench_answers(
+        model=str(made / "llama"),
+        table=str(tmp_path / "table.parquet"),
+        records=[str(tmp_path / "record.tsv")],
+        prompter=prompts.load_prompter(str(made / "llama"), templates, None, False, "26 Jul 2024"),
+        max_new_tokens=4,
+        threads=1,
+        output=str(tmp_path / "answers.json"),
+    )
+    figures = json.loads((tmp_path / "answers.json").read_text())
+    assert figures["same_answers"] == figures["questions"] == 5
+    assert figures["adapters_a_question"] == 1
+    assert figures["speedup"] == figures["seconds"]["peft"] / figures["seconds"]["ours"] > 0
+    assert "5 of 5 answers are the same" in text

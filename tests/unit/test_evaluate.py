@@ -81,7 +81,7 @@ def test_the_table_has_a_line_for_each_folder_with_intervals(tmp_path):
     table = pd.read_csv(tmp_path / "scores.tsv", sep="\t")
     assert table[["method", "type", "questions", "learning_rate"]].to_numpy().tolist() == [
         ["prag", "total", 3, 0.1],
-        ["icl", "bridge", 2, 0.003],
+        ["icl", "bridge", 2, 0.0015],
     ]
     assert table.f1.tolist() == [0.5, 0.75]
     for measure in ("em", "f1", "prec", "recall"):

@@ -58,8 +58,8 @@ def test_the_adapter_tree_is_that_of_prag_to_the_letter():
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"with_cot": True, "fewshot": "fewshot.json"}, "/lr=0.003_epoch=1_cot/aug_model=aug/b/"),
-        ({"projector": True, "data_type": None}, "/lr=0.003_epoch=1_direct/aug_model=aug_projector/total/"),
+        ({"with_cot": True, "fewshot": "fewshot.json"}, "/lr=0.0015_epoch=3_cot/aug_model=aug/b/"),
+        ({"projector": True, "data_type": None}, "/lr=0.0015_epoch=3_direct/aug_model=aug_projector/total/"),
         ({"learning_rate": 1e-5, "num_train_epochs": 3}, "/lr=1e-05_epoch=3_direct/"),
         ({"learning_rate": "3e-4"}, "/lr=0.0003_"),
         ({"learning_rate": 0.0001}, "/lr=0.0001_"),
@@ -189,7 +189,7 @@ def test_examples_count_only_with_chain_of_thought():
 def test_one_path_with_different_settings_is_refused(key, value):
     told = refusal({"num_train_epochs": 9}, {}, {key: value})
     assert "runs[1] and runs[2] would both write " in told
-    assert "/lr=0.003_epoch=1_direct/aug_model=aug/b, " in told
+    assert "/lr=0.0015_epoch=3_direct/aug_model=aug/b, " in told
     assert f"with different {key}. " in told
 
 

@@ -10,7 +10,7 @@ from lorary import plan, plan_predict
 from lorary.config import resolve
 from lorary.errors import LoraryError
 
-RUN = "m/rank=2_alpha=32/toy/lr=0.003_epoch=1_direct/aug_model=aug"
+RUN = "m/rank=2_alpha=32/toy/lr=0.0015_epoch=3_direct/aug_model=aug"
 
 
 @pytest.fixture(autouse=True)

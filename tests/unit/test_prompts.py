@@ -47,6 +47,9 @@ def write(path, content):
     return str(path)
 
 
+NUMBERED = {"passage": "[{number}] {passage}\n", "direct__assistant": "The answer is {answer}"}
+
+
 def wording(**changes):
     content = yaml.safe_load(DEFAULT.read_text())
     for key, text in changes.items():
@@ -150,20 +153,38 @@ def test_faults_of_examples(tmp_path, content, words):
 
 
 def test_the_wording_of_a_sequence(model, tmp_path):
-    templates = write(tmp_path / "mine.yaml", wording(direct__user="<{passages}|{question}|{{{{}}>"))
+    templates = write(tmp_path / "mine.yaml", wording(**NUMBERED, direct__user="<{passages}|{question}|{{{{}}>"))
     direct = prompter(model, templates=templates)
     start, end = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
     user, assistant = direct.text(" who {answer} ? ", ["A {question}."], " him ")
     assert (user, assistant) == (start + "<[1] A {question}.\n|who {answer}?|{{}>" + end, "The answer is him.")
     assert direct.text("who", [], "x.")[0] == start + "<|who?|{{}>" + end
+    user, opening = direct.text("who", ["A", "B"], "")
+    assert (user, opening) == (start + "<[1] A\n[2] B\n|who?|{{}>" + end, "The answer is ")
+
+
+@pytest.mark.parametrize("opening", ["The answer is ", "Answer:\n", ""])
+def test_an_answer_begins_where_the_opening_ends(model, tmp_path, opening):
+    templates = write(tmp_path / "mine.yaml", wording(direct__assistant=opening + "{answer}"))
+    direct = prompter(model, templates=templates)
+    encode, decode = direct.tokenizer.encode, direct.tokenizer.decode
+    ids, begin = direct.answer_ids("who", "him")
+    user, assistant = direct.text("who", [], "him")
+    assert ids == encode(user, add_special_tokens=False) + encode(assistant, add_special_tokens=False)
+    assert decode(ids[begin:]).strip() == "him."
+    assert decode(ids[:begin]).rstrip() == (user + opening).rstrip()
+    # and an answer is asked for after the opening, tokenised on its own
+    asked = direct.prompt_ids("who", ["A", "B"])
+    user, _ = direct.text("who", ["A", "B"], "")
+    assert asked == encode(user, add_special_tokens=False) + encode(opening, add_special_tokens=False)
 
 
 def test_chain_of_thought_shows_the_examples(model, tmp_path):
     fewshot = write(tmp_path / "fewshot.json", [{**example, "source": "x"} for example in FEWSHOT])
     user, assistant = prompter(model, with_cot=True, fewshot=fewshot).text("how", ["P"], "So")
     shown = "Question: Which {passages}?\nAnswer: This.\n\nQuestion: Who?\nAnswer: She.\n\n"
-    assert f"{shown}Passages:\n[1] P\n\nQuestion: how?" in user
-    assert assistant == "Answer: So."
+    assert f"{shown}P\n\nQuestion: how?" in user
+    assert assistant == "So."
     assert "She." not in prompter(model, fewshot=fewshot).text("how", ["P"], "So")[0]
 
 
@@ -189,11 +210,11 @@ def test_ids_are_those_of_the_chat_template_and_then_of_the_answer(model, tmp_pa
     expected = []
     for row in rows:
         for i, (question, context, answer) in enumerate(prompts.passage_sequences(row, False)):
-            shown = f"[1] {context}\n" if context else ""
+            shown = f"{context}\n" if context else ""
             text = wording()["direct"]["user"].format(passages=shown, question=f"{question}?")
             messages = [{"role": "user", "content": text}]
             ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-            ids = ids + tokenizer.encode(f"The answer is {answer}.", add_special_tokens=False)
+            ids = ids + tokenizer.encode(f"{answer}.", add_special_tokens=False)
             place = {"did": row["did"], "pid": row["pid"], "sequence": i}
             expected.append({**place, "length": len(ids), "input_ids": ids, "error": None})
     assert table == expected

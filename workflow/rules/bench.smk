@@ -1,4 +1,5 @@
-# The benchmark, on the first passages of the first batch: `snakemake --cores all bench`. Not part of a run.
+# The benchmarks, on the first passages of the first type: `snakemake --cores all bench` (training) and `bench_answers`.
+# Not part of a run.
 
 
 rule bench:
@@ -23,3 +24,36 @@ rule bench:
         "Benchmark: about a quarter of an hour, most of it the reference's way"
     script:
         "../scripts/bench.py"
+
+
+# So many passages have 32 questions.
+BENCH_RECORDS = [batch.record for batch in PLAN.types[0].batches[: -(-32 // PLAN.types[0].per_job)]]
+
+
+rule bench_answers:
+    input:
+        model=PLAN.types[0].prompts["model"],
+        table=PLAN.types[0].prompts["table"],
+        templates=PLAN.types[0].prompts["prompt_templates"],
+        fewshot=PLAN.types[0].prompts["fewshot"] or [],
+        records=BENCH_RECORDS,
+    output:
+        figures="results/bench/answers.json",
+        table="results/bench/answers.md",
+    log:
+        "logs/bench_answers.log",
+    conda:
+        "../../envs/lorary.yaml"
+    threads: training_threads
+    resources:
+        gpu=1,
+        mem_mb=32000,
+        runtime=60,
+    params:
+        with_cot=PLAN.types[0].run["with_cot"],
+        chat_date=PLAN.types[0].run["chat_date"],
+        max_new_tokens=PLAN.types[0].run["max_new_tokens"],
+    message:
+        "Benchmark of answers: some minutes, most of them PEFT's way"
+    script:
+        "../scripts/bench_answers.py"

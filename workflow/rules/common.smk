@@ -97,6 +97,26 @@ def report_runs():
     ]
 
 
+def plots_of_answers():
+    """Of runs that have inference_methods."""
+    if not SCORES:
+        return {}
+    return {
+        "scores": report(
+            "results/report/scores.svg",
+            caption="../report/scores.rst",
+            category="Scores",
+            labels={"what": "F1 by method"},
+        ),
+        "knowledge": report(
+            "results/report/knowledge.svg",
+            caption="../report/knowledge.rst",
+            category="Knowledge",
+            labels={"what": "before and after"},
+        ),
+    }
+
+
 def draw_unfinished_report():
     """The summary page of what is there, with the passages that have failed: its own rule has not run."""
     from lorary.page import RunFiles, build
@@ -136,5 +156,5 @@ onsuccess:
 
 onerror:
     print(summary(), file=sys.stderr)
-    if REPORT:
+    if REPORT and Path("results/failed.tsv").exists():
         draw_unfinished_report()

@@ -1,26 +1,6 @@
 # What a person looks at: plots, and the summary page. `snakemake --report report.html` puts the same into Snakemake's.
 
 
-def plots_of_answers():
-    """Of runs that have inference_methods."""
-    if not SCORES:
-        return {}
-    return {
-        "scores": report(
-            "results/report/scores.svg",
-            caption="../report/scores.rst",
-            category="Scores",
-            labels={"what": "F1 by method"},
-        ),
-        "knowledge": report(
-            "results/report/knowledge.svg",
-            caption="../report/knowledge.rst",
-            category="Knowledge",
-            labels={"what": "before and after"},
-        ),
-    }
-
-
 rule report:
     input:
         [file for index in PLAN.indexes for file in (index.path, index.run)],

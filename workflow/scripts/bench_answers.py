@@ -1,0 +1,29 @@
+"""Rule bench_answers: PEFT's way of answering and ours, measured in one run."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lorary.bench_answers import bench_answers
+from lorary.job import job
+from lorary.prompts import load_prompter
+
+with job(snakemake.log[0], snakemake.rule):
+    table = bench_answers(
+        model=snakemake.input.model,
+        table=snakemake.input.table,
+        records=snakemake.input.records,
+        prompter=load_prompter(
+            snakemake.input.model,
+            snakemake.input.templates,
+            snakemake.input.get("fewshot"),
+            snakemake.params.with_cot,
+            snakemake.params.chat_date,
+        ),
+        max_new_tokens=snakemake.params.max_new_tokens,
+        threads=snakemake.threads,
+        output=snakemake.output.figures,
+    )
+    Path(snakemake.output.table).write_text(table)
+    print(table)
