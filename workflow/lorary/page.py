@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 
 from . import knowledge, plots
@@ -21,8 +22,10 @@ log = logging.getLogger(__name__)
 
 TEMPLATE = Path(__file__).parents[1] / "report" / "page.html"
 EXAMPLES, WORST = 12, 20  # lines
-# Nats a token: less of a gain is none, and more of a loss on another passage's answers is harm.
-NO_GAIN, HARM = 0.1, 0.5
+NO_GAIN = 0.1  # nats a token: less is none
+# Of the probability of a token of another passage's answers: a fall by more is harm. (What was as good as unknown may
+# become more so: that harms nobody.)
+HARM = 0.05
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def _describe(run: RunFiles) -> dict[str, Any]:
         "folder": str(folder),
         "config": [],
         "versions": {},
+        "git": None,
     }
     about["label"] += "" if rank == "rank=2_alpha=32" else f", {rank}"
     about["label"] += f", {augment.removeprefix('aug_model=')}" if not augment.endswith(f"={model}") else ""
@@ -106,13 +110,15 @@ def _summarize(found: pd.DataFrame) -> dict[str, Any]:
         if measured[f"nll_{adapter}"].notna().any()
     }
     place = found["type"] + "/data_" + found["did"].astype(str) + "/passage_" + found["pid"].astype(str)
-    gain, harm = found["nll_bare"] - found["nll_own"], found["nll_other"] - found["nll_bare"]
+    gain = found["nll_bare"] - found["nll_own"]
+    before, after = np.exp(-found["nll_bare"]), np.exp(-found["nll_other"])
+    harm = (before - after).where(found["recall_other"] >= found["recall_bare"], 1 + before - after)  # known, and lost
     figures["idle"] = [
         {"place": place[i], "before": found["nll_bare"][i], "after": found["nll_own"][i]}
         for i in gain[gain < NO_GAIN].sort_values().index
     ]
     figures["harmful"] = [
-        {"place": found["other"][i], "of": place[i], "before": found["nll_bare"][i], "after": found["nll_other"][i]}
+        {"place": found["other"][i], "of": place[i], "before": before[i], "after": after[i]}
         for i in harm[harm > HARM].sort_values(ascending=False).index
     ]
     figures["most"] = WORST
