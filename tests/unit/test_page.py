@@ -63,7 +63,7 @@ def test_what_is_not_there_is_left_out(tmp_path):
     assert "total/data_3/passage_1" in text
     assert "&lt;loss&gt; is nan" in text
     assert 'alt="Training loss by step"' in text
-    assert "F1" not in text
+    assert "<h2>Scores" not in text
     assert "Probability of the answers" not in text
     # and with none of it
     page.build([], None, str(tmp_path / "none.tsv"), str(tmp_path / "plots"), str(output))
