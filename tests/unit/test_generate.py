@@ -28,7 +28,8 @@ def base(request, tmp_path_factory):
     source = tiny.make_model(folder / "source", request.param, initializer_range=0.3, **KINDS[request.param])
     model.get_model(str(source), None, str(folder / "model"))
     for i in range(4):
-        init_base_weight(str(folder / "model"), 2, 32, tiny.TARGETS, i, None, str(folder / str(i)))
+        targets = [*tiny.TARGETS, *(["lm_head"] if request.param == "qwen2" else [])]
+        init_base_weight(str(folder / "model"), 2, 32, targets, i, None, str(folder / str(i)))
         file = folder / str(i) / "adapter_model.safetensors"
         torch.manual_seed(i)
         changed = {
@@ -138,10 +139,18 @@ def test_a_merged_adapter_gives_the_logits_of_the_separate_ones(base, tmp_path):
 
 
 def test_adapters_of_another_scale_are_not_merged(base, tmp_path):
-    init_base_weight(str(base / "model"), 2, 16, tiny.TARGETS, 0, None, str(tmp_path / "other"))
+    targets = json.loads((base / "0/adapter_config.json").read_text())["target_modules"]
+    init_base_weight(str(base / "model"), 2, 16, targets, 0, None, str(tmp_path / "other"))
     with pytest.raises(LoraryError, match=r"other does not go with .*: another scale"):
         merge.merge_adapters([str(base / "0"), str(tmp_path / "other")], str(tmp_path / "merged"))
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_model_keeps_the_end_tokens_of_its_generation_config(tmp_path):
+    source = tiny.make_model(tmp_path / "source")
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 7]}))
+    model.get_model(str(source), None, str(tmp_path / "model"))
+    assert model.end_tokens(str(tmp_path / "model")) == {1, 7}
 
 
 @pytest.mark.parametrize(
@@ -156,4 +165,4 @@ def test_end_tokens_are_those_of_the_models_files(tmp_path, config, generation, 
     (tmp_path / "config.json").write_text(json.dumps(config))
     if generation is not None:
         (tmp_path / "generation_config.json").write_text(json.dumps(generation))
-    assert generate.end_tokens(str(tmp_path)) == ends
+    assert model.end_tokens(str(tmp_path)) == ends

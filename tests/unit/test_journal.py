@@ -28,8 +28,9 @@ class Work:
         self.asked.append(items)
         if items[0] == self.struck:
             os.kill(os.getpid(), signal.SIGTERM)
-        if items[0] in self.fails:
-            raise self.kind(f"item {items[0]} is bad")
+        for item in items:
+            if item in self.fails:
+                raise self.kind(f"item {item} is bad")
         return [2 * item for item in items]
 
 
@@ -63,7 +64,7 @@ def test_after_a_kill_the_finished_batches_count(finish, tmp_path, torn):
         file.write(torn)
     work = Work()
     assert finish(work) == RESULTS
-    assert work.asked == ([[4, 5], [6, 7]] if torn != b"\xff" else [[0, 1], [2, 3], [4, 5], [6, 7]])
+    assert work.asked == [[4, 5], [6, 7]]
 
 
 def test_a_stop_is_after_the_batch_in_hand(finish):
@@ -76,12 +77,17 @@ def test_a_stop_is_after_the_batch_in_hand(finish):
     assert rest.asked == [[4, 5], [6, 7]]
 
 
-def test_a_batch_that_fails_is_named_and_alone_is_tried_again(finish):
-    with pytest.raises(LoraryError, match=r"Some things failed.*\n  item 2 is bad$"):
-        finish(Work(fails=[2]))
+def test_an_item_that_fails_is_named_and_alone_is_tried_again(finish):
+    with pytest.raises(LoraryError, match=r"Some things failed.*\n  item 3 is bad$"):
+        finish(Work(fails=[3]))
+    again = Work(fails=[3])
+    with pytest.raises(LoraryError, match=r"\n  item 3 is bad$"):
+        finish(again)
+    assert again.asked == [[3]]
     work = Work()
     assert finish(work) == RESULTS
-    assert work.asked == [[2, 3]]
+    assert work.asked == [[3]]
+    assert finish(Work(fails=range(8))) == RESULTS  # all is there
 
 
 def test_a_key_is_of_all_that_decides():

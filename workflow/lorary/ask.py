@@ -50,6 +50,8 @@ def ask(
     table = _passages(folder, about)
     found = _named(table, passages, folder) if passages else search(table, question, top)
     model = f"resources/models/{config['model_name']}"
+    if not Path(model).is_dir():
+        raise LoraryError(f"There is no {model} here ({Path.cwd()}): ask where Snakemake was called.")
     prompter = load_prompter(
         model, config["prompt_templates"], config["fewshot"], config["with_cot"], config["chat_date"]
     )
@@ -88,10 +90,13 @@ def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
     import bm25s
 
     table = table.drop_duplicates("passage").reset_index(drop=True)
-    engine = bm25s.BM25()
-    engine.index(bm25s.tokenize(table["passage"].tolist(), stopwords="en", show_progress=False), show_progress=False)
+    corpus = bm25s.tokenize(table["passage"].tolist(), stopwords="en", show_progress=False)
     query = bm25s.tokenize(question, stopwords="en", show_progress=False)
-    numbers, scores = engine.retrieve(query, k=min(top, len(table)), show_progress=False)
+    numbers, scores = [[]], [[]]
+    if corpus.vocab.keys() & query.vocab.keys() - {""}:
+        engine = bm25s.BM25()
+        engine.index(corpus, show_progress=False)
+        numbers, scores = engine.retrieve(query, k=min(top, len(table)), show_progress=False)
     found = []
     for number, score in zip(numbers[0], scores[0], strict=True):
         if score > 0:
@@ -111,7 +116,8 @@ def _named(table: pd.DataFrame, wanted: list[str], folder: Path) -> list[Found]:
 def _passages(folder: Path, about: dict[str, Any]) -> pd.DataFrame:
     """name, path (of the adapter) and passage (text) of each adapter of a run."""
     try:
-        index = pd.read_csv(folder / "adapters.tsv", sep="\t", keep_default_na=False)[["type", "did", "pid", "path"]]
+        index = pd.read_csv(folder / "adapters.tsv", sep="\t", keep_default_na=False, dtype={"type": str})
+        index = index[["type", "did", "pid", "path"]]
         tables = about["tables"]
     except (OSError, ValueError, LookupError) as error:
         raise damaged(folder / "adapters.tsv", error) from None

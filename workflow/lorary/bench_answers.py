@@ -17,6 +17,7 @@ from typing import Any
 from . import dataset
 from .bench import machine
 from .device import take_device
+from .model import end_tokens
 from .predict import Trained
 from .prompts import Prompter
 
@@ -92,11 +93,10 @@ def _peft(model: str, questions: list, max_new_tokens: int, device) -> dict[str,
     """As inference.py of Parametric RAG (Su et al., SIGIR 2025) does it."""
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    from .generate import end_tokens
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).to(device)
+    base.generation_config = GenerationConfig()  # greedy, whatever the model's own file says
     ends = sorted(end_tokens(model))
     answers = []
     began = time.perf_counter()

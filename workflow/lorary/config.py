@@ -68,7 +68,7 @@ def _one_spelling(folder: str) -> str:
 
 def _read(value: Any, rule: dict[str, Any]) -> Any:
     """Undo what YAML 1.1 and the command line do to a value: 3e-4, true and null can arrive as strings, 2 as 2.0."""
-    allowed = rule.get("type", [])
+    allowed = rule.get("type") or [option.get("type") for option in rule.get("anyOf", [])]
     if isinstance(value, float) and value.is_integer() and allowed != "number":
         return int(value)
     if not isinstance(value, str):

@@ -1,8 +1,6 @@
 """Answers of the base model with adapters: many questions at a time, each row of a batch with a set of its own."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +9,9 @@ from torch import Tensor
 from . import decoder
 from .adapter import read_adapter
 from .attention import Cache
+from .frozen import FrozenLinear
 from .lora import Active, Adapter
+from .model import end_tokens
 
 # Prompts are read in groups of so many tokens, padding among them: enough to keep a device busy.
 TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
@@ -31,6 +31,10 @@ class Answerer:
         self.model = decoder.load(model, precision, device)
         self.active = Active(self.model, adapter_names)
         decoder.prepare(self.model)
+        if not isinstance(self.model, decoder.Decoder):
+            from transformers import GenerationConfig
+
+            self.model.generation_config = GenerationConfig()  # greedy, whatever the model's own file says
         self.device = device
         self.ends = end_tokens(model)
 
@@ -92,7 +96,7 @@ class Answerer:
 
     def _logits(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """ids (B, T) -> logits (N, V) at these places."""
-        if isinstance(self.model, decoder.Decoder):
+        if isinstance(self.model, decoder.Decoder) and isinstance(self.model.lm_head, FrozenLinear):
             return self.model.lm_head(self.model.hidden(ids)[row, column])
         return decoder.logits(self.model, ids)[row, column]
 
@@ -131,16 +135,6 @@ class Answerer:
             generation_config=GenerationConfig(**settings, eos_token_id=sorted(self.ends) or None),
         )
         yield from output[:, ids.shape[1] :].T.tolist()
-
-
-def end_tokens(model: str) -> set[int]:
-    """The tokens that end an answer: what the model's own files say."""
-    ends: set[int] = set()
-    for name in ("generation_config.json", "config.json"):
-        path = Path(model) / name
-        found = json.loads(path.read_bytes()).get("eos_token_id") if path.is_file() else None
-        ends |= set(found if isinstance(found, list) else [] if found is None else [found])
-    return ends
 
 
 def _padded(sequences: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:

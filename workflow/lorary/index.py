@@ -22,6 +22,7 @@ def index_adapters(records: list[str], tables: list[str], output: str) -> None:
         lines = pd.concat(read_record(r) for r, t in zip(records, tables, strict=True) if t == table)
         parts.append(lines.merge(questions, on=["did", "pid"], validate="one_to_one"))
     index = pd.concat(parts)
+    index["question"] = index["question"].str.replace("\r", " ")  # which pandas would take for the end of a line
     index["type"] = [Path(path).parts[-3] for path in index["path"]]
     index.sort_values(["type", "did", "pid"])[COLUMNS].to_csv(output, sep="\t", index=False)
 
@@ -37,6 +38,6 @@ def read_questions(table: str) -> pd.DataFrame:
 def read_record(path: str) -> pd.DataFrame:
     """What a training job wrote of its adapters, a line each. Raises LoraryError."""
     try:
-        return pd.read_csv(path, sep="\t")[RECORD]
+        return pd.read_csv(path, sep="\t", dtype={"losses": str})[RECORD]
     except (OSError, ValueError, LookupError) as error:
         raise damaged(path, error) from None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from . import stop
 from .errors import LoraryError, report
@@ -42,8 +42,8 @@ def finish(
     """The result of each batch: from the journal at `path`, or worked out now and written there.
 
     `begin` gives what works out a batch, and is called only where one is missing. `what` the items are, for messages.
-    A batch that raises LoraryError does not keep the others from being finished; then, and when it is asked to stop, a
-    LoraryError is raised.
+    An item whose work raises LoraryError does not keep the others from being finished; then, and when it is asked to
+    stop, a LoraryError is raised. Work on a batch gives a list, with a result for each item.
     """
     done = _read(path)
     missing = [batch for batch in batches if batch.key not in done]
@@ -88,28 +88,52 @@ def _work(
             if asked_to_stop():
                 return
             try:
-                done[batch.key] = work(batch.items)
+                done[batch.key] = _whole(batch, work, file, done) if len(batch.items) > 1 else work(batch.items)
             except LoraryError as error:
-                failures.append(str(error))
-                log.error("%s", error)
+                failures += str(error).splitlines()
                 continue
-            file.write(_line(batch.key, done[batch.key]))
-            file.flush()
-            os.fsync(file.fileno())
+            _write(file, batch.key, done)
             finished += len(batch.items)
             seconds = time.monotonic() - began
             left = seconds / finished * (total - finished)
             log.info("%d of %d %s, %.1f s, %.0f s left", finished, total, what, seconds, left)
 
 
+def _whole(batch: Batch, work: Callable, file: TextIO, done: dict[str, Any]) -> list[Any]:
+    """The results of a batch; where an item fails, each by itself, so that the others are kept. Raises LoraryError."""
+    keys = [f"{batch.key}/{i}" for i in range(len(batch.items))]
+    if not any(key in done for key in keys):
+        try:
+            return work(batch.items)
+        except LoraryError:
+            pass
+    faults = []
+    for key, item in zip(keys, batch.items, strict=True):
+        if key in done:
+            continue
+        try:
+            done[key] = work([item])
+        except LoraryError as error:
+            faults.append(str(error))
+            log.error("%s", error)
+            continue
+        _write(file, key, done)
+    if faults:
+        raise LoraryError("\n".join(faults))
+    return [result for key in keys for result in done[key]]
+
+
+def _write(file: TextIO, key: str, done: dict[str, Any]) -> None:
+    file.write(_line(key, done[key]))
+    file.flush()
+    os.fsync(file.fileno())
+
+
 def _read(path: str) -> dict[str, Any]:
     done = {}
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_text(errors="replace").splitlines()
     except FileNotFoundError:
-        return {}
-    except ValueError:  # not UTF-8
-        log.warning("%s is damaged, and is made again", path)
         return {}
     for line in lines:
         try:

@@ -49,16 +49,14 @@ def test_passages(
         place = f"data_{row['did']}/passage_{row['pid']}"
         answers = [pair["full_answer" if prompter.with_cot else "answer"] for pair in row["pairs"]]
         try:
-            pairs = [
-                prompter.answer_ids(pair["question"], a) for pair, a in zip(row["pairs"], answers, strict=True) if a
-            ]
+            pairs = [prompter.answer_ids(pair["question"], a) for pair, a in zip(row["pairs"], answers, strict=True)]
         except Exception as error:  # whatever this tokenizer or its chat template raises over this text
             failures.append(f"{place}: its pairs cannot be asked: {type(error).__name__}: {error}")
             continue
         own = trained.adapter((row["did"], row["pid"]))
         another = trained.adapter(tuple(other)) if other else None
-        about = {key: row[key] for key in ("did", "pid", "question", "passage")}
-        passages.append({**about, "pairs": pairs, "own": own, "other": another})
+        texts = {key: " ".join(row[key].split()) for key in ("question", "passage")}  # on one line of the table
+        passages.append({"did": row["did"], "pid": row["pid"], **texts, "pairs": pairs, "own": own, "other": another})
     if failures:
         raise report(failures, "Some passages failed:")
     settings = [NUMERICS, fingerprint(model)["weights"], precision]
@@ -94,8 +92,9 @@ def gather(parts: list[str], types: list[str], output: str) -> None:
 
 def read(path: str) -> pd.DataFrame:
     """Raises LoraryError."""
+    empty = {column: [""] for column in COLUMNS[6:]}
     try:
-        return pd.read_csv(path, sep="\t", keep_default_na=False, na_values={c: [""] for c in COLUMNS[6:]})
+        return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=empty, dtype={"type": str})
     except (OSError, ValueError) as error:
         raise damaged(path, error) from None
 
@@ -106,7 +105,7 @@ def _measure(ready: Any, passages: list[dict]) -> list[dict[str, float | None]]:
 
     figures: list[dict[str, float | None]] = [{} for _ in passages]
     for which in WITH:
-        asked = [i for i, p in enumerate(passages) if p["pairs"] and (which == "bare" or p[which])]
+        asked = [i for i, passage in enumerate(passages) if which == "bare" or passage[which]]
         adapters = {i: [] if which == "bare" else [load_adapter(passages[i][which][0])] for i in asked}
         pairs = [(i, pair) for i in asked for pair in passages[i]["pairs"]]
         try:
@@ -114,14 +113,24 @@ def _measure(ready: Any, passages: list[dict]) -> list[dict[str, float | None]]:
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            if len(passages) > 1:
-                log.warning("%d passages do not fit into memory together: going on one by one", len(passages))
-                return [one for passage in passages for one in _measure(ready, [passage])]
-            raise LoraryError(
-                f"data_{passages[0]['did']}/passage_{passages[0]['pid']}: its pairs do not fit into memory"
-            ) from None
-        for i, place in enumerate(figures):
+            found = None
+        if found is None:
+            return _one_by_one(ready, passages)
+        for i, figure in enumerate(figures):
             mine = [result for (owner, _), result in zip(pairs, found, strict=True) if owner == i]
-            place[f"nll_{which}"] = round(sum(nll for nll, _ in mine) / len(mine), 4) if mine else None
-            place[f"recall_{which}"] = round(sum(exact for _, exact in mine) / len(mine), 4) if mine else None
+            figure[f"nll_{which}"] = round(sum(nll for nll, _ in mine) / len(mine), 4) if mine else None
+            figure[f"recall_{which}"] = round(sum(exact for _, exact in mine) / len(mine), 4) if mine else None
     return figures
+
+
+def _one_by_one(ready: Any, passages: list[dict]) -> list[dict[str, float | None]]:
+    """Where passages do not fit into memory together. Raises LoraryError where one does not."""
+    if ready.device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    if len(passages) == 1:
+        place = f"data_{passages[0]['did']}/passage_{passages[0]['pid']}"
+        raise LoraryError(f"{place}: its pairs do not fit into memory")
+    log.warning("%d passages do not fit into memory together: going on one by one", len(passages))
+    return [one for passage in passages for one in _measure(ready, [passage])]

@@ -93,6 +93,16 @@ def check_source(directory: str, model_path: str, model_revision: str | None, tr
             )
 
 
+def end_tokens(model: str) -> set[int]:
+    """The tokens that end an answer: what the model's own files say."""
+    ends: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        path = Path(model) / name
+        found = json.loads(path.read_bytes()).get("eos_token_id") if path.is_file() else None
+        ends |= set(found if isinstance(found, list) else [] if found is None else [found])
+    return ends
+
+
 def trusts_code(directory: str) -> bool:
     """Whether the config said, when this base model was fetched, that Python files which came with it may be run."""
     file = Path(directory) / FINGERPRINT
@@ -200,7 +210,9 @@ def _link_weights(source: Path, out: Path) -> None:
         except (SafetensorError, OSError) as error:
             raise LoraryError(f"model_path: {path} is no whole safetensors file ({_reason(error)}).") from None
         (out / name).symlink_to(path.resolve())
-    shutil.copyfile(source / "config.json", out / "config.json")
+    for name in ("config.json", "generation_config.json"):  # the second one, where there is one, has end tokens
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
 
 
 def _take_code(source: Path, out: Path) -> None:

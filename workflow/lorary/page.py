@@ -16,6 +16,7 @@ from . import knowledge, plots
 from .errors import damaged
 from .folders import written_whole
 from .index import read_record
+from .plan import METHODS
 from .score import score
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class RunFiles:
     predictions: list[str]  # folders <method>/<type>
 
 
-def build(runs: list[RunFiles], scores: str | None, failed: str, folder: str, output: str) -> None:
+def build(runs: list[RunFiles], scores: str | None, failed: str | None, folder: str, output: str) -> None:
     """Draw the plots into `folder`, and write the page. What is not there, as after a run in which passages failed, is
     left out. `failed`: the table of passages that have failed, where there is one. Raises LoraryError."""
     runs = [run for run in runs if any(Path(record).is_file() for record in run.records)]
@@ -57,6 +58,9 @@ def build(runs: list[RunFiles], scores: str | None, failed: str, folder: str, ou
         if run.knowledge and Path(run.knowledge).is_file()
     }
     table = _read_table(scores) if scores and Path(scores).is_file() else None
+    if table is not None:  # not of another config
+        table = table[table["path"].isin([folder for run in runs for folder in run.predictions])]
+        table = None if table.empty else table
     drawn = dict.fromkeys(("scores", "knowledge", "losses", "speed"), "")
     if table is not None:
         drawn["scores"] = plots.scores(table, _labels(table), f"{folder}/scores.svg")
@@ -65,14 +69,16 @@ def build(runs: list[RunFiles], scores: str | None, failed: str, folder: str, ou
     if records:
         drawn["losses"] = plots.losses(records, f"{folder}/losses.svg")
         drawn["speed"] = plots.speed(records, f"{folder}/speed.svg")
+    examples = [example for run in runs for example in _examples(run)][:EXAMPLES]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"percent": _percent, "number": lambda value: f"{value:,.0f}"}
     html = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         runs=described,
         learnt={label: _summarize(found) for label, found in learnt.items()},
         scores=[] if table is None else table.assign(label=_labels(table)).to_dict("records"),
-        examples=[example for run in runs for example in _examples(run)][:EXAMPLES],
-        failed=_read_table(failed).to_dict("records") if Path(failed).is_file() else [],
+        examples=examples,
+        methods=[method for method in METHODS if any(method in example["given"] for example in examples)],
+        failed=_read_table(failed).to_dict("records") if failed and Path(failed).is_file() else [],
         plots={name: path and _data_uri(path) for name, path in drawn.items()},
     )
     with written_whole(output) as temporary:
@@ -90,6 +96,8 @@ def _describe(run: RunFiles) -> dict[str, Any]:
         "git": None,
     }
     about["label"] += "" if rank == "rank=2_alpha=32" else f", {rank}"
+    root = Path(*folder.parts[:-5])
+    about["label"] += "" if root.name == "adapters" else f", {root}"
     about["label"] += f", {augment.removeprefix('aug_model=')}" if not augment.endswith(f"={model}") else ""
     if Path(run.settings).is_file():
         found = _read_json(run.settings)
@@ -100,7 +108,8 @@ def _describe(run: RunFiles) -> dict[str, Any]:
 def _summarize(found: pd.DataFrame) -> dict[str, Any]:
     """What the page says of a knowledge.tsv."""
     measured = found.dropna(subset=["nll_bare", "nll_own"])
-    figures: dict[str, Any] = {
+    figures: dict[str, Any] = dict.fromkeys(plots.ADAPTERS)  # None: no passage was asked so
+    figures |= {
         adapter: {
             "probability": math.exp(-measured[f"nll_{adapter}"].mean()),
             "nll": measured[f"nll_{adapter}"].mean(),
@@ -134,7 +143,9 @@ def _examples(run: RunFiles) -> list[dict[str, Any]]:
             by_type.setdefault(path.parts[-2], {})[path.parts[-3]] = _read_json(str(path))
     examples = []
     for methods in by_type.values():
-        for rows in zip(*methods.values(), strict=True):
+        for rows in zip(*methods.values(), strict=False):  # one may be of a call before, with fewer questions
+            if len({row["question"] for row in rows}) > 1:
+                continue
             answers = rows[0]["answer"]
             given = {
                 method: {

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +73,15 @@ class Type:
     """One type of one run, encoded: what the stages after training start from."""
 
     folder: str  # of its adapters
-    run: Run
-    number: int  # of the run
-    methods: list[str]
+    run: Run  # of the runs that write there, the one with the most questions
     counts: list[int]  # passages of each question
     per_job: int  # passages a batch
     batches: list[Batch]
     prompts: dict[str, Any]  # model, table and settings
+    methods: list[str]
+    asked: Run  # of the runs with inference_methods, the one with the most questions
+    asked_counts: list[int]
+    exports: list[str | list[str]]
 
 
 @dataclass
@@ -102,19 +104,17 @@ class Part:
     files: list[Path]
     counts: list[int]  # passages of each question
     per_job: int
-    methods: list[str]
 
 
 def make(runs: list[Run]) -> Plan:
     """The plan of the runs. Reads the data's outline. Raises LoraryError."""
-    parts: dict[str, Part] = {}
+    sharing: dict[str, list[Part]] = {}  # the parts of each type folder
     for number, run in enumerate(runs):
         for folder, part in _parts(run, number).items():
-            same = parts.setdefault(folder, part)
-            _refuse_conflict(folder, same, part)
-            methods = [method for method in METHODS if method in {*same.methods, *part.methods}]
-            larger = part if len(part.counts) > len(same.counts) else same  # the same adapters, and more
-            parts[folder] = replace(larger, methods=methods)
+            sharing.setdefault(folder, []).append(part)
+            _refuse_conflict(folder, sharing[folder])
+    # The same adapters, and more where the sample is larger.
+    parts = {folder: _largest(some) for folder, some in sharing.items()}
 
     models, tables, prompts, base_weights = Stage(), Stage(), Stage(), Stage()
     types: list[Type] = []
@@ -174,7 +174,22 @@ def make(runs: list[Run]) -> Plan:
             )
             batches.append(batch)
             by_run.setdefault(str(Path(folder).parent), []).append((batch, part))
-        types.append(Type(folder, run, part.number, part.methods, part.counts, part.per_job, batches, prompt_settings))
+        asking = [other for other in sharing[folder] if other.run["inference_methods"]]
+        asked = _largest(asking or [part])
+        types.append(
+            Type(
+                folder=folder,
+                run=run,
+                counts=part.counts,
+                per_job=part.per_job,
+                batches=batches,
+                prompts=prompt_settings,
+                methods=[m for m in METHODS if any(m in other.run["inference_methods"] for other in asking)],
+                asked=asked.run,
+                asked_counts=asked.counts,
+                exports=[other.run["export"] for other in sharing[folder] if other.run["export"]],
+            )
+        )
     return Plan(
         models.settings,
         tables.settings,
@@ -241,8 +256,7 @@ def _parts(run: Run, number: int) -> dict[str, Part]:
         total = sum(map(sum, counts.values()))
         per_job = 1 if total <= JOBS else min(-(-total // JOBS), MOST_PASSAGES_PER_JOB)
     parts = {
-        f"{_run_folder(run)}/{kind}": Part(run, number, files, counts[kind], per_job, run["inference_methods"])
-        for kind, files in types.items()
+        f"{_run_folder(run)}/{kind}": Part(run, number, files, counts[kind], per_job) for kind, files in types.items()
     }
     for folder in parts:
         refuse_detours(folder, run["adapter_dir"])
@@ -268,19 +282,25 @@ def _numbered(rule: str, i: int) -> str:
     return f"{rule}_{i}" if i else rule
 
 
-def _refuse_conflict(folder: str, a: Part, b: Part) -> None:
-    """Two runs may share a type folder only where they would write the same adapters there."""
-    free = {"data_type", "sample", "passages_per_job", "store_dir", "adapters_per_step", "inference_methods", "export"}
-    if not (a.methods and b.methods):
-        free.add("max_new_tokens")
-    if not a.run["with_cot"]:
+def _largest(parts: list[Part]) -> Part:
+    """The first of those with the most questions."""
+    return max(parts, key=lambda part: len(part.counts))
+
+
+def _refuse_conflict(folder: str, parts: list[Part]) -> None:
+    """Two runs may share a type folder only where they would write the same adapters, and the same answers, there."""
+    free = {"data_type", "sample", "passages_per_job", "store_dir", "adapters_per_step", *LATER}
+    *before, last = parts
+    if not last.run["with_cot"]:
         free.add("fewshot")
-    differing = [key for key in a.run if key not in free and a.run[key] != b.run[key]]
-    if differing:
-        raise LoraryError(
-            f"runs[{a.number}] and runs[{b.number}] would both write {folder}, with different {', '.join(differing)}."
-            " Leave one out, or give one another adapter_dir."
-        )
+    for part in before:
+        both_ask = part.run["inference_methods"] and last.run["inference_methods"]
+        compared = [key for key in part.run if key not in free or (key == "max_new_tokens" and both_ask)]
+        if differing := [key for key in compared if part.run[key] != last.run[key]]:
+            raise LoraryError(
+                f"runs[{part.number}] and runs[{last.number}] would both write {folder}, with different"
+                f" {', '.join(differing)}. Leave one out, or give one another adapter_dir."
+            )
 
 
 def _pick(run: Run, *keys: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LoraryError
+from .folders import refuse_detours
 from .plan import Plan, Type
 
 # What one job does with one load of the base model: seconds to minutes on a GPU.
@@ -25,7 +26,7 @@ class Job:
     rule: str
     name: str  # of its files
     label: str  # for people
-    kind: str  # the type
+    type_name: str
     output: str
     journal: str  # what has been finished, batch by batch
     model_source: dict[str, Any]
@@ -87,18 +88,26 @@ def predictions_folder(adapters: str, name: str = "predictions") -> str:
     parts = Path(adapters).parts
     # .../<adapter_dir>/<model_name>/rank=<r>_alpha=<a>/<dataset>/lr=.../aug_model=...
     root, tree = Path(*parts[:-5]), Path(*parts[-5:])
-    root = root.with_name(name) if root.name == "adapters" else root.with_name(f"{root.name}_{name}")
-    return str(root / tree)
+    if root.name == "adapters":
+        root = root.with_name(name)
+    elif root.name in ("", ".."):  # `.`, `/` and the like have nothing beside them
+        root = root / name
+    else:
+        root = root.with_name(f"{root.name}_{name}")
+    folder = str(root / tree)
+    refuse_detours(folder, str(root))
+    return folder
 
 
 def _prediction(plan: Plan, kind: Type, method: str) -> Prediction:
-    rows = [0, *accumulate(kind.counts)]
+    counts = kind.asked_counts
+    rows = [0, *accumulate(counts)]
     jobs = []
-    for start in range(0, len(kind.counts), QUESTIONS_PER_JOB):
-        stop = min(start + QUESTIONS_PER_JOB, len(kind.counts))
+    for start in range(0, len(counts), QUESTIONS_PER_JOB):
+        stop = min(start + QUESTIONS_PER_JOB, len(counts))
         passages = range(rows[start], rows[stop]) if method in WITH_ADAPTERS else range(0)
-        params = {"method": method, "rows": [rows[start], rows[stop]], "max_new_tokens": kind.run["max_new_tokens"]}
-        label = f"{method}, {_title(kind)}, questions {start}-{stop - 1} of {len(kind.counts)}"
+        params = {"method": method, "rows": [rows[start], rows[stop]], "max_new_tokens": kind.asked["max_new_tokens"]}
+        label = f"{method}, {_title(kind)}, questions {start}-{stop - 1} of {len(counts)}"
         jobs.append(_job(plan, kind, f"predict_{method}", start, stop, label, passages, params, ".json"))
     run, name = Path(kind.folder).parent, Path(kind.folder).name
     folder = f"{predictions_folder(str(run))}/{method}/{name}"
@@ -106,11 +115,12 @@ def _prediction(plan: Plan, kind: Type, method: str) -> Prediction:
 
 
 def _knowledge_jobs(plan: Plan, kind: Type) -> Iterator[Job]:
-    positions = [(did, pid) for did, n in enumerate(kind.counts) for pid in range(n)]
+    counts = kind.asked_counts
+    positions = [(did, pid) for did, n in enumerate(counts) for pid in range(n)]
     numbers = {position: i for i, position in enumerate(positions)}
     for start in range(0, len(positions), PASSAGES_PER_JOB):
         stop = min(start + PASSAGES_PER_JOB, len(positions))
-        others = [_other(did, pid, kind.counts) for did, pid in positions[start:stop]]
+        others = [_other(did, pid, counts) for did, pid in positions[start:stop]]
         passages = {*range(start, stop), *(numbers[other] for other in others if other)}
         label = f"{_title(kind)}, passages {start}-{stop - 1} of {len(positions)}"
         yield _job(
@@ -137,7 +147,7 @@ def _job(
         rule=f"{_rule(what, kind)}_{start:0{digits}}",
         name=name,
         label=label,
-        kind=Path(kind.folder).name,
+        type_name=Path(kind.folder).name,
         output=f"results/predict/{name}{suffix}",
         journal=f"results/predict/{name.rpartition('-')[0]}.jsonl",
         model_source=plan.models[prompts["model"]],
@@ -164,28 +174,28 @@ def _records(kind: Type, passages: Any) -> list[str]:
 
 
 def _exports(plan: Plan) -> Iterator[Export]:
-    """For each run that has the key `export`: the adapters of a question, or those of a list."""
-    seen = set()
+    """The adapters of a question, or those of a list, for each thing that a run's key `export` asks for."""
+    by_run: dict[str, list[Type]] = {}
     for kind in plan.types:
-        run_folder = str(Path(kind.folder).parent)
-        if not kind.run["export"] or run_folder in seen:
-            continue
-        seen.add(run_folder)
+        by_run.setdefault(str(Path(kind.folder).parent), []).append(kind)
+    number = 0
+    for run_folder, kinds in by_run.items():
         there = [
-            f"{Path(other.folder).name}/data_{did}/passage_{pid}"
-            for other in plan.types
-            if str(Path(other.folder).parent) == run_folder
-            for did, n in enumerate(other.counts)
+            f"{Path(kind.folder).name}/data_{did}/passage_{pid}"
+            for kind in kinds
+            for did, n in enumerate(kind.counts)
             for pid in range(n)
         ]
-        wanted = kind.run["export"] if isinstance(kind.run["export"], list) else [kind.run["export"]]
-        names = chosen(there, wanted, "export", run_folder)
-        name = "+".join(re.sub(r"[^\w=.-]", "_", name) for name in wanted)
-        if len(name) > 100:
-            name = f"{len(names)}_passages_{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]}"
-        number = f"_{len(seen) - 1}" if len(seen) > 1 else ""
-        folder = f"{predictions_folder(run_folder, 'export')}/{name}"
-        yield Export(f"export_adapter{number}", folder, [f"{run_folder}/{path}" for path in names])
+        exports = [export if isinstance(export, list) else [export] for kind in kinds for export in kind.exports]
+        for wanted in dict.fromkeys(map(tuple, exports)):
+            names = chosen(there, list(wanted), "export", run_folder)
+            title = "+".join(name.replace("/", "_") for name in wanted)
+            if len(title) > 100:
+                digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
+                title = f"{len(names)}_passages_{digest}"
+            folder = f"{predictions_folder(run_folder, 'export')}/{title}"
+            yield Export(f"export_adapter_{number}", folder, [f"{run_folder}/{name}" for name in names])
+            number += 1
 
 
 def chosen(there: list[str], wanted: list[str], key: str, where: str) -> list[str]:

@@ -17,7 +17,7 @@ from .device import limited_memory, take_device
 from .errors import LoraryError
 from .folders import written_whole
 from .index import read_record
-from .model import fingerprint
+from .model import end_tokens, fingerprint
 from .plan_predict import WITH_ADAPTERS
 from .prompts import Prompter
 from .store import sha256
@@ -60,8 +60,8 @@ def predict(
             continue
         positions = question["positions"] if method in WITH_ADAPTERS else []
         question["adapters"] = [trained.adapter(position) for position in positions]
-    weights = fingerprint(model)["weights"]
-    settings = [NUMERICS, weights, precision, max_new_tokens]
+    about = fingerprint(model)
+    settings = [NUMERICS, about["weights"], about["tokenizer"], sorted(end_tokens(model)), precision, max_new_tokens]
     asked = [question for question in questions if "ids" in question]
     batches = [
         journal.Batch(journal.key(settings, [(q["ids"], [digest for _, digest in q["adapters"]]) for q in some]), some)

@@ -55,9 +55,9 @@ class Prompter:
     with_cot: bool
     chat_date: str
 
-    def text(self, question: str, contexts: list[str], answer: str) -> tuple[str, str]:
+    def text(self, question: str, contexts: list[str], answer: str | None) -> tuple[str, str]:
         """The user's turn up to where the assistant begins, in the model's chat format; and the assistant's text, only
-        its opening where the answer is empty."""
+        its opening where there is no answer."""
         style = "cot" if self.with_cot else "direct"
         numbered = enumerate(contexts, start=1)
         passages = "".join(fill(self.templates["passage"], number=str(n), passage=text) for n, text in numbered)
@@ -69,21 +69,23 @@ class Prompter:
         template.globals["strftime_now"] = parse_date(self.chat_date).strftime
         message = {"role": "user", "content": user}
         prompt = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-        return prompt, fill(self.templates[f"{style}.assistant"], answer=clean_answer(answer) if answer else "")
+        return prompt, fill(self.templates[f"{style}.assistant"], answer="" if answer is None else clean_answer(answer))
 
     def prompt_ids(self, question: str, contexts: list[str]) -> list[int]:
         """The ids that an answer is to follow: the assistant's opening tokenised on its own and appended."""
-        return _ids(self, question, contexts, "")
+        return _ids(self, question, contexts, None)
 
     def answer_ids(self, question: str, answer: str) -> tuple[list[int], int]:
-        """The ids of a question without passages and of its answer, as in training; and where the answer begins."""
+        """The ids of a question without passages as in training, up to the end of its answer; and where that begins."""
         prompt, assistant = self.text(question, [], answer)
         template = self.templates["cot.assistant" if self.with_cot else "direct.assistant"]
-        opening, _, _, _ = next(iter(string.Formatter().parse(template)))  # up to {answer}
+        begin = len(fill(template.partition("{answer}")[0]))
+        end = begin + len(clean_answer(answer))
         before = self.tokenizer.encode(prompt, add_special_tokens=False)
         encoded = self.tokenizer(assistant, add_special_tokens=False, return_offsets_mapping=True)
-        first = next(i for i, (_, end) in enumerate(encoded["offset_mapping"]) if end > len(opening))
-        return before + encoded["input_ids"], len(before) + first
+        spans = encoded["offset_mapping"]
+        places = [i for i, (first, last) in enumerate(spans) if last > begin and first < end]
+        return before + encoded["input_ids"][: places[-1] + 1], len(before) + places[0]
 
 
 def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa.Table:
@@ -221,7 +223,7 @@ def save(table: pa.Table, path: str) -> None:
         pq.write_table(table, temporary, compression="zstd", row_group_size=256, write_page_checksum=True)
 
 
-def _ids(prompter: Prompter, question: str, contexts: list[str], answer: str) -> list[int]:
+def _ids(prompter: Prompter, question: str, contexts: list[str], answer: str | None) -> list[int]:
     prompt, assistant = prompter.text(question, contexts, answer)
     encode = prompter.tokenizer.encode
     return encode(prompt, add_special_tokens=False) + encode(assistant, add_special_tokens=False)

@@ -52,7 +52,7 @@ rule bench_answers:
     params:
         with_cot=PLAN.types[0].run["with_cot"],
         chat_date=PLAN.types[0].run["chat_date"],
-        max_new_tokens=PLAN.types[0].run["max_new_tokens"],
+        max_new_tokens=PLAN.types[0].asked["max_new_tokens"],
     message:
         "Benchmark of answers: some minutes, most of them PEFT's way"
     script:

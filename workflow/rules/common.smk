@@ -75,7 +75,7 @@ def answering_minutes(model, part, attempt):
 
 
 def prediction_settings(prediction):
-    run = {**prediction.kind.run, "data_type": Path(prediction.folder).name}
+    run = {**prediction.kind.asked, "data_type": Path(prediction.folder).name}
     return {**run, "inference_method": prediction.method}
 
 
@@ -119,12 +119,13 @@ def plots_of_answers():
 
 def draw_unfinished_report():
     """The summary page of what is there, with the passages that have failed: its own rule has not run."""
-    from lorary.page import RunFiles, build
-
     try:
+        from lorary.page import RunFiles, build
+
         runs = [RunFiles(**run) for run in report_runs()]
         build(runs, "results/scores.tsv", "results/failed.tsv", "results/report", REPORT[0])
-    except (LoraryError, OSError) as error:
+        os.utime(REPORT[0], (0, 0))  # so old that its rule draws it anew
+    except Exception as error:  # the failure itself has been told
         print(f"{REPORT[0]} could not be drawn: {error}", file=sys.stderr)
 
 

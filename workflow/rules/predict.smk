@@ -125,7 +125,7 @@ for knowledge in PREDICT.knowledge:
         conda:
             "../../envs/lorary.yaml"
         params:
-            types=[part.kind for part in knowledge.jobs],
+            types=[part.type_name for part in knowledge.jobs],
         message:
             f"Gathering {knowledge.path}"
         script:

@@ -10,4 +10,4 @@ from lorary.page import RunFiles, build
 
 with job(snakemake.log[0], snakemake.rule):
     runs = [RunFiles(**run) for run in snakemake.params.runs]
-    build(runs, "results/scores.tsv", "results/failed.tsv", "results/report", snakemake.output.page)
+    build(runs, "results/scores.tsv", None, "results/report", snakemake.output.page)
