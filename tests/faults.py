@@ -210,7 +210,9 @@ def smollm2_project(folder: Path) -> Project:
     model = tiny.ROOT / "resources/models/smollm2-135m-instruct"
     if model.exists():
         shutil.copytree(model, project.folder / "resources/models" / model.name, symlinks=True)
-    project.settings = {"sample": 3, "passages_per_job": 3, "adapters_per_step": 1, "max_length": 100}
+    tiny.write_demo_rows(project.folder)
+    project.settings = {"data_dir": "data", "sample": 3, "passages_per_job": 3, "adapters_per_step": 1}
+    project.settings |= {"max_length": 100, "num_train_epochs": 1, "inference_methods": []}
     return project
 
 

@@ -112,6 +112,12 @@ def make_rows(questions: int, passages: int = 2, pairs: int = 3, model: str = "a
     return rows
 
 
+def write_demo_rows(project: Path) -> None:
+    """Into the project's folder `data`: the demo's four questions of three passages, which has each passage once."""
+    rows = [row for row in json.loads(DEMO.read_text()) if len(row["passages"]) == 3]
+    write_rows(project / "data" / DEMO.relative_to(DEMO.parents[2]), rows)
+
+
 def write_rows(path: Path, rows: list[dict]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows))

@@ -1,6 +1,5 @@
 """The Slurm profile on a real Slurm: `make test-slurm`."""
 
-import json
 import os
 import signal
 import subprocess
@@ -82,8 +81,7 @@ class Run:
 def test_the_demo_on_two_gpus_a_cancelled_job_and_the_tree_of_a_local_run(cluster, begin, tmp_path):
     local = Project(tmp_path / "local", None)
     local.settings |= {"data_dir": "data", "passages_per_job": 3, "inference_methods": ["prag"]}
-    questions = json.loads(tiny.DEMO.read_text())[8:]  # those of three passages, each passage once
-    tiny.write_rows(local.folder / "data/invented/smollm2-135m-instruct/total.json", questions)
+    tiny.write_demo_rows(local.folder)
     local.snakemake("models")
     away = local.copy(tmp_path / "away")
 
