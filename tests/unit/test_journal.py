@@ -62,9 +62,12 @@ def test_after_a_kill_the_finished_batches_count(finish, tmp_path, torn):
         finish(Work(fails=[4], kind=RuntimeError))
     with (tmp_path / "j.jsonl").open("ab") as file:
         file.write(torn)
-    work = Work()
-    assert finish(work) == RESULTS
-    assert work.asked == [[4, 5], [6, 7]]
+    second = Work(fails=[6], kind=RuntimeError)
+    with pytest.raises(RuntimeError):
+        finish(second)
+    third = Work()
+    assert finish(third) == RESULTS
+    assert (second.asked, third.asked) == ([[4, 5], [6, 7]], [[6, 7]])
 
 
 def test_a_stop_is_after_the_batch_in_hand(finish):
