@@ -26,7 +26,6 @@ ROWS = 34  # two batches of questions
 def _answered(tmp_path_factory, tiny_llama):
     made = Project(tmp_path_factory.mktemp("answered"), tiny_llama)
     made.settings |= {"passages_per_job": ROWS, "inference_methods": ["vanilla", "prag"], "max_new_tokens": 6}
-    made.settings |= {"num_train_epochs": 1, "learning_rate": 0.01}
     made.write_rows(tiny.make_rows(ROWS, passages=1))
     made.first = made.snakemake().stdout
     made.settings["inference_methods"] = METHODS

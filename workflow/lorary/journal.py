@@ -149,9 +149,8 @@ def _line(key: str, result: Any) -> str:
 
 
 def _count(batches: list[Batch], what: str) -> str:
-    return (
-        f"{sum(len(batch.items) for batch in batches)} {what} in {len(batches)} batch{'es'[: 2 * (len(batches) > 1)]}"
-    )
+    n = len(batches)
+    return f"{sum(len(batch.items) for batch in batches)} {what} in {n} batch{'es' if n > 1 else ''}"
 
 
 def _yes() -> bool:

@@ -180,13 +180,15 @@ def _exports(plan: Plan) -> Iterator[Export]:
         by_run.setdefault(str(Path(kind.folder).parent), []).append(kind)
     number = 0
     for run_folder, kinds in by_run.items():
+        exports = [export if isinstance(export, list) else [export] for kind in kinds for export in kind.exports]
+        if not exports:  # mostly: and every job of a cluster reads the Snakefile again
+            continue
         there = [
             f"{Path(kind.folder).name}/data_{did}/passage_{pid}"
             for kind in kinds
             for did, n in enumerate(kind.counts)
             for pid in range(n)
         ]
-        exports = [export if isinstance(export, list) else [export] for kind in kinds for export in kind.exports]
         for wanted in dict.fromkeys(map(tuple, exports)):
             names = chosen(there, list(wanted), "export", run_folder)
             title = "+".join(name.replace("/", "_") for name in wanted)
