@@ -6,7 +6,10 @@ import sys
 import pytest
 
 import tiny
-from lorary import adapter, dataset, model, prompts
+from lorary.adapters import files as adapter
+from lorary.base import fetch as model
+from lorary.data import prompts
+from lorary.data import rows as dataset
 from project import Project
 
 # What a shell starts in the background ignores Ctrl-C, and so would every process that a test starts.

@@ -24,7 +24,7 @@ import psutil
 
 import bad_input
 import tiny
-from lorary.store import Store
+from lorary.core.store import Store
 from project import Project
 
 

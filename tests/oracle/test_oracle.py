@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import reference
 import tiny
-from lorary import model, train
-from lorary.score import cut, score
+from lorary.answer.score import cut, score
+from lorary.base import fetch as model
+from lorary.train import encode as train
 from project import Project
 
 SHARED = Path(os.environ.get("LORARY_ORACLE", tiny.ROOT.parent / "shared" / "oracle")).parent

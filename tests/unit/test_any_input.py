@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as some
 
 import tiny
-from lorary import dataset, prompts
-from lorary.config import resolve
-from lorary.errors import LoraryError
+from lorary.core.errors import LoraryError
+from lorary.data import prompts
+from lorary.data import rows as dataset
+from lorary.plan.config import resolve
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 

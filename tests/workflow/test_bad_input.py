@@ -7,9 +7,10 @@ import pytest
 
 import bad_input
 from bad_input import BASE, CONFIG_AND_DATA, IN_JOBS, MODELS, PROMPTS, WEIGHTS
-from lorary import dataset, plan
-from lorary.config import resolve
-from lorary.errors import LoraryError
+from lorary.core.errors import LoraryError
+from lorary.data import rows as dataset
+from lorary.plan import encode as plan
+from lorary.plan.config import resolve
 
 
 def named(cases):

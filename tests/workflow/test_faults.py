@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import tiny
-from lorary.store import Store
+from lorary.core.store import Store
 
 PATH = "results/adapters/tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug/total"
 

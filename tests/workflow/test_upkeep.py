@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from lorary.folders import ABANDONED
-from lorary.prune import RECENT
+from lorary.core.files import ABANDONED
+from lorary.upkeep.prune import RECENT
 
 RUN = "results/adapters/tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
 TENSORS = "adapter_model.safetensors"

@@ -6,8 +6,8 @@ import os
 import sys
 import warnings
 
-from .errors import LoraryError, explain
-from .plan import METHODS
+from .core.errors import LoraryError, explain
+from .plan.encode import METHODS
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
     warnings.simplefilter("ignore", FutureWarning)
     logging.getLogger("lorary").setLevel(logging.ERROR)
     try:
-        from .ask import ask
+        from .answer.ask import ask
 
         print(
             ask(

@@ -6,11 +6,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
-from lorary import plan, plan_predict, request, stop
-from lorary.config import resolve
-from lorary.device import count_gpus
-from lorary.errors import LoraryError, explain
-from lorary.summary import summarize, summarize_scores
+from lorary.plan import encode as plan
+from lorary.plan import answer as plan_predict
+from lorary.plan import resources as request
+from lorary.core import stop
+from lorary.plan.config import resolve
+from lorary.core.device import count_gpus
+from lorary.core.errors import LoraryError, explain
+from lorary.report.summary import summarize, summarize_scores
 from snakemake.exceptions import WorkflowError
 
 STARTED = time.time()
@@ -120,7 +123,7 @@ def plots_of_answers():
 def draw_unfinished_report():
     """The summary page of what is there, with the passages that have failed: its own rule has not run."""
     try:
-        from lorary.page import RunFiles, build
+        from lorary.report.page import RunFiles, build
 
         runs = [RunFiles(**run) for run in report_runs()]
         build(runs, "results/scores.tsv", "results/failed.tsv", "results/report", REPORT[0])

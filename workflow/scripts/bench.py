@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary.bench import bench
-from lorary.job import job
+from benchmarks.train import bench
+from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule):
     tables = bench(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary.bench_answers import bench_answers
-from lorary.job import job
-from lorary.prompts import load_prompter
+from benchmarks.answer import bench_answers
+from lorary.core.job import job
+from lorary.data.prompts import load_prompter
 
 with job(snakemake.log[0], snakemake.rule):
     table = bench_answers(

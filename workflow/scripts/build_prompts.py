@@ -5,8 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary import dataset, prompts
-from lorary.job import job
+from lorary.core.job import job
+from lorary.data import prompts
+from lorary.data import rows as dataset
 
 with job(snakemake.log[0], f"build_prompts {snakemake.wildcards.start}-{snakemake.wildcards.stop}"):
     start, stop = int(snakemake.wildcards.start), int(snakemake.wildcards.stop) + 1

@@ -6,8 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary.errors import LoraryError
-from lorary.job import job
+from lorary.core.errors import LoraryError
+from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule):
     if not snakemake.input:

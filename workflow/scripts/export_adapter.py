@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary.job import job
-from lorary.merge import merge_adapters
+from lorary.adapters.merge import merge_adapters
+from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule):
     merge_adapters(list(snakemake.input), snakemake.output[0])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary.job import job
-from lorary.model import get_model
+from lorary.base.fetch import get_model
+from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule, network=True):
     get_model(

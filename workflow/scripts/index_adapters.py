@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary.index import index_adapters
-from lorary.job import job
-from lorary.provenance import describe_run
+from lorary.core.job import job
+from lorary.train.index import index_adapters
+from lorary.train.provenance import describe_run
 
 with job(snakemake.log[0], snakemake.rule):
     index_adapters(snakemake.input.records, snakemake.params.table_of, snakemake.output.table)

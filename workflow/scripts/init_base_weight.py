@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary.adapter import init_base_weight
-from lorary.job import job
-from lorary.model import check_source
+from lorary.adapters.files import init_base_weight
+from lorary.base.fetch import check_source
+from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule):
     check_source(snakemake.input.model, **snakemake.params.model_source)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary.job import job
-from lorary.knowledge import gather
+from lorary.answer.knowledge import gather
+from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule):
     gather(snakemake.input, snakemake.params.types, snakemake.output[0])

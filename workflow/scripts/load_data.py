@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary import dataset
-from lorary.job import job
+from lorary.core.job import job
+from lorary.data import rows as dataset
 
 with job(snakemake.log[0], snakemake.rule):
     rows = dataset.load(

@@ -5,10 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary.job import job
-from lorary.model import check_source
-from lorary.predict import predict
-from lorary.prompts import load_prompter
+from lorary.answer.predict import predict
+from lorary.base.fetch import check_source
+from lorary.core.job import job
+from lorary.data.prompts import load_prompter
 
 with job(snakemake.log[0], snakemake.params.label):
     check_source(snakemake.input.model, **snakemake.params.model_source)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary.job import job
-from lorary.page import RunFiles, build
+from lorary.core.job import job
+from lorary.report.page import RunFiles, build
 
 with job(snakemake.log[0], snakemake.rule):
     runs = [RunFiles(**run) for run in snakemake.params.runs]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary.evaluate import scores_table
-from lorary.job import job
+from lorary.answer.tables import scores_table
+from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule):
     scores_table([str(Path(path).parent) for path in snakemake.input], snakemake.output[0])

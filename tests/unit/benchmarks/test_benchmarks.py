@@ -1,0 +1,82 @@
+"""The benchmark measures what it says: on a tiny model, with one round, in this process."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+import tiny
+from benchmarks import answer as bench_answers
+from benchmarks import train as bench
+from lorary.adapters.files import CONFIG, TENSORS
+from lorary.base import decoder
+from lorary.core.store import sha256
+from lorary.data import prompts
+from lorary.data import rows as dataset
+from lorary.train.encode import RECORD
+
+
+@pytest.fixture
+def results(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    monkeypatch.setattr(bench, "REFERENCE_LENGTH", 300)
+    monkeypatch.setattr(bench, "STACKED", (1, 8))
+    monkeypatch.setattr(bench, "matrix_rates", lambda precision, device: {"torch": 1e12, "packed": 2e12})
+    monkeypatch.setattr(bench, "_in_a_process", lambda arguments: bench.measure(**arguments))
+    files = [str(made / name) for name in ("llama", "llama-base", "llama.parquet")]
+    text = bench.bench(*files, threads=1, output=str(tmp_path / "bench.json"), plot=str(tmp_path / "bench.svg"))
+    return text, json.loads((tmp_path / "bench.json").read_text()), tmp_path / "bench.svg"
+
+
+def test_every_way_is_measured_and_makes_the_same_adapter(results):
+    text, figures, plot = results
+    assert list(figures["ways"]) == list(bench.WAYS)
+    for label, way in figures["ways"].items():
+        assert way["seconds_a_passage"] > 0
+        # 16 bits and 3 passages of other lengths: the first one is compared
+        assert way["cosine"] > (0.99 if "bfloat16" in label else 0.9999), label
+        assert f"| {label} | {way['seconds_a_passage']:.2f} |" in text
+    alone, stacked = (figures["ways"][label]["operators"] for label in ("ours, float32", "ours, float32, stacked"))
+    assert alone < figures["ways"][bench.BASIS]["operators"]  # what a GPU would have to launch
+    assert stacked < alone / 3.5  # for four passages hardly more than for one
+    assert [(n, job["passages"]) for n, job in figures["linear"].items()] == [("16", 16), ("64", 64), ("256", 256)]
+    assert 0 < figures["job"]["not_training"] < 1
+    assert figures["tiny"]["8"] > figures["tiny"]["1"]
+    assert "<svg" in plot.read_text()
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen"])  # one with a head of its own
+def test_the_parameters_of_the_matrix_products_are_counted(made, name):
+    model = decoder.Decoder(json.loads((made / name / "config.json").read_text()))
+    layers = [module for module in model.modules() if isinstance(module, decoder.FrozenLinear)]
+    assert bench.parameters(str(made / name)) == sum(layer.weight.numel() for layer in layers)
+
+
+def test_answers_are_measured_and_the_same(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_answers, "ROUNDS", 1)
+    monkeypatch.setattr(bench_answers, "QUESTIONS", 5)
+    monkeypatch.setattr(bench_answers, "_in_a_process", lambda arguments: bench_answers.measure(**arguments))
+    lines = []
+    for did in range(3):
+        folder = tmp_path / f"data_{did}/passage_0"
+        shutil.copytree(made / "llama-base", folder)
+        digests = {c: sha256(folder / f) for c, f in (("sha256", TENSORS), ("config_sha256", CONFIG))}
+        lines.append({**dict.fromkeys(RECORD), "did": did, "pid": 0, "path": str(folder), **digests})
+    pd.DataFrame(lines).to_csv(tmp_path / "record.tsv", sep="\t", index=False)
+    dataset.save(dataset.load([made / "total.json"], -1, "aug"), str(tmp_path / "table.parquet"))
+    templates = str(tiny.ROOT / "resources/prompt_templates.yaml")
+    text = bench_answers.bench_answers(
+        model=str(made / "llama"),
+        table=str(tmp_path / "table.parquet"),
+        records=[str(tmp_path / "record.tsv")],
+        prompter=prompts.load_prompter(str(made / "llama"), templates, None, False, "26 Jul 2024"),
+        max_new_tokens=4,
+        threads=1,
+        output=str(tmp_path / "answers.json"),
+    )
+    figures = json.loads((tmp_path / "answers.json").read_text())
+    assert figures["same_answers"] == figures["questions"] == 5
+    assert figures["adapters_a_question"] == 1
+    assert figures["speedup"] == figures["seconds"]["peft"] / figures["seconds"]["ours"] > 0
+    assert "5 of 5 answers are the same" in text

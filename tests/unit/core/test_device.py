@@ -1,0 +1,169 @@
+"""A job takes a free GPU, waits for one, or takes the processor."""
+
+import logging
+import os
+import signal
+import stat
+import tempfile
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lorary.core import device
+from lorary.core.device import count_gpus, take_device, take_one
+from lorary.core.errors import LoraryError
+
+HOLD = """import sys, time
+from lorary.core.device import take_one
+with take_one(sys.argv[2].split(","), sys.argv[1], wait=0.01) as i:
+    print(i, flush=True)
+    time.sleep(60)
+"""
+COUNT = """import os, sys
+from lorary.core.device import take_one
+for _ in range(100):
+    with take_one(["a", "b"], sys.argv[1], wait=0.001) as i:
+        mine = os.path.join(sys.argv[1], f"held-{i}")
+        os.close(os.open(mine, os.O_CREAT | os.O_EXCL))  # fails while another process holds the same
+        os.unlink(mine)
+"""
+
+
+def test_two_processes_never_hold_one_name(start, tmp_path):
+    processes = [start(COUNT, tmp_path) for _ in range(4)]
+    assert [process.wait(timeout=60) for process in processes] == [0] * 4
+
+
+def test_each_takes_another_name_and_a_killed_holder_gives_it_back(start, tmp_path):
+    first = start(HOLD, tmp_path, "a,b")
+    assert first.stdout.readline() == "0\n"
+    with take_one(["a", "b"], str(tmp_path)) as i:
+        assert i == 1
+    second = start(HOLD, tmp_path, "a,b")
+    assert second.stdout.readline() == "1\n"
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    began = time.monotonic()
+    with take_one(["a", "b"], str(tmp_path), wait=5) as i:
+        assert i == 0
+    assert time.monotonic() - began < 1
+
+
+def test_waits_while_all_are_taken_and_then_gets_one(start, tmp_path, caplog, monkeypatch):
+    holder = start(HOLD, tmp_path, "a")
+    assert holder.stdout.readline() == "0\n"
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            holder.kill()
+            holder.wait()
+
+    monkeypatch.setattr(device.time, "sleep", sleep)
+    with caplog.at_level(logging.INFO, "lorary"), take_one(["a"], str(tmp_path), wait=0.2) as i:
+        assert i == 0
+    assert waits == [0.2] * 3
+    assert [record.message for record in caplog.records] == ["waiting for a free GPU (1 there, all taken)"]
+
+
+def test_name_is_free_after_an_error_which_is_not_swallowed(tmp_path):
+    for error in (ValueError, BlockingIOError):  # the latter is also what a lock that is taken raises
+        with pytest.raises(error, match="mine"), take_one(["a"], str(tmp_path)):
+            raise error("mine")
+    with take_one(["a"], str(tmp_path)) as i:
+        assert i == 0
+
+
+def test_planted_symlink_is_not_followed(tmp_path):
+    target = tmp_path / "target"
+    (tmp_path / "lorary-a.lock").symlink_to(target)
+    with pytest.raises((OSError, LoraryError), match=r"lorary-a\.lock"), take_one(["a"], str(tmp_path)):
+        pass
+    assert not target.exists()
+
+
+def test_lock_file_of_another_user_will_do(tmp_path, monkeypatch):
+    """In a sticky folder such as /tmp Linux refuses O_CREAT on another user's file (fs.protected_regular)."""
+    with take_one(["a"], str(tmp_path)):
+        pass
+    lock = tmp_path / "lorary-a.lock"
+    plain = os.open
+
+    def protected(path, flags, *arguments):
+        if os.fspath(path) == str(lock) and flags & os.O_CREAT:
+            raise PermissionError(13, "Permission denied", str(path))
+        return plain(path, flags, *arguments)
+
+    monkeypatch.setattr(os, "open", protected)
+    with take_one(["a"], str(tmp_path)) as i:
+        assert i == 0
+
+
+def test_lock_file_can_be_opened_by_every_user(tmp_path):
+    mask = os.umask(0o077)
+    try:
+        with take_one(["a"], str(tmp_path)):
+            pass
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "lorary-a.lock").stat().st_mode) & 0o444 == 0o444
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"), [("", 0), ("-1", 0), ("0", 1), ("0,2", 2), (" 0, 2 ", 2), ("GPU-abc", 1), ("MIG-1,MIG-2", 2)]
+)
+def test_gpus_are_those_that_cuda_may_see(monkeypatch, visible, count):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert count_gpus() == count
+
+
+def test_gpus_are_counted_by_their_device_files(monkeypatch, tmp_path):
+    for name in ("nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(device, "Path", lambda path: tmp_path if path == "/dev" else None)
+    assert count_gpus() == 3
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("asked", "cores", "used"), [(1, 8, 1), (3, 8, 3), (64, 3, 3)])
+def test_processor_gets_the_jobs_threads_and_no_more_than_there_are(monkeypatch, threads, asked, cores, used):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    with take_device(asked) as (where, name):
+        assert where == torch.device("cpu")
+        assert torch.get_num_threads() == used
+        assert name == f"processor, {used} threads"
+
+
+def test_gpu_that_another_job_holds_is_passed_over(start, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"model {i}")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid=f"uuid{i}"))
+    assert start(HOLD, tmp_path, "gpu-uuid0").stdout.readline() == "0\n"
+    with take_device(1) as taken:
+        assert taken == (torch.device("cuda", 1), "model 1")
+
+
+def test_the_processor_gives_no_more_threads_than_slurm_allotted(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    before = torch.get_num_threads()
+    try:
+        for slurm, threads, expected in (("2", 4, 2), ("16", 4, 4), ("16", 32, 8)):
+            monkeypatch.setenv("SLURM_CPUS_ON_NODE", slurm)
+            with take_device(threads) as (_, name):
+                assert name == f"processor, {expected} threads"
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,295 @@
+"""Prompt ids: which sequences a passage gives, their wording, their ids, and ids that no day changes."""
+
+import datetime as clock
+import json
+import logging
+
+import pandas as pd
+import pytest
+import yaml
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
+from transformers.utils import chat_template_utils
+
+import tiny
+from lorary.core.errors import LoraryError
+from lorary.data import prompts
+from lorary.data import rows as dataset
+
+DEFAULT = tiny.ROOT / "resources/prompt_templates.yaml"
+FEWSHOT = [{"question": "Which {passages}?", "answer": "This."}, {"question": "Who?", "answer": "She."}]
+DAY = "{{ strftime_now('%d %b %Y') }}"
+GUARDED = (
+    "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% else %}{% set day = '' %}{% endif %}"
+    "Today Date: {{ day }}\n"
+)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny.make_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return dataset.load([tiny.write_rows(tmp_path / "total.json", tiny.make_rows(2, passages=2, pairs=3))], -1, "aug")
+
+
+def prompter(model, with_cot=False, fewshot=None, templates=DEFAULT, chat_date="26 Jul 2024"):
+    return prompts.load_prompter(str(model), str(templates), fewshot and str(fewshot), with_cot, chat_date)
+
+
+def write(path, content):
+    content = content if isinstance(content, str | bytes) else json.dumps(content)  # JSON is YAML
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+NUMBERED = {"passage": "[{number}] {passage}\n", "direct__assistant": "The answer is {answer}"}
+
+
+def wording(**changes):
+    content = yaml.safe_load(DEFAULT.read_text())
+    for key, text in changes.items():
+        first, _, second = key.partition("__")
+        (content[first] if second else content)[second or first] = text
+    return content
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [(1, "0p 0r"), (2, "0p 0r 1-"), (3, "0p 0r 1p 1r 2-"), (4, "0p 0r 1p 1r 2- 3-"), (5, "0p 0r 1p 1r 2p 2r 3- 4-")],
+)
+@pytest.mark.parametrize("with_cot", [False, True])
+def test_the_first_half_of_the_pairs_rounded_up_comes_with_passage_then_rewrite(pairs, expected, with_cot):
+    row = {"passage": "p", "rewrite": "r"}
+    row["pairs"] = [{"question": f"q{i}", "answer": f"a{i}", "full_answer": f"f{i}"} for i in range(pairs)]
+    a = "f" if with_cot else "a"
+    sequences = [(f"q{i}", None if context == "-" else context, f"{a}{i}") for i, context in expected.split()]
+    assert list(prompts.passage_sequences(row, with_cot)) == sequences
+
+
+@pytest.mark.parametrize(
+    ("clean", "questions"),
+    [
+        ("Who?", ["Who", "Who?", "Who ?", "Who   ?  ", " \n Who \t"]),
+        ("Who??", ["Who??"]),
+        ("Who.?", ["Who. "]),
+        ("Is it ? so?", ["Is it ? so"]),
+        ("?", ["", " ?"]),
+    ],
+)
+def test_a_question_ends_with_a_question_mark(questions, clean):
+    assert [prompts.clean_question(question) for question in questions] == [clean] * len(questions)
+
+
+def test_an_answer_ends_with_a_full_stop():
+    answers = ["yes", " yes. \n", "yes .", "etc...", "no!", ""]
+    assert [prompts.clean_answer(answer) for answer in answers] == ["yes.", "yes.", "yes .", "etc...", "no!.", "."]
+
+
+def test_values_with_braces_are_text():
+    assert prompts.fill("{{{a}}} {b}{a}", a="{b}", b="{a.__class__} {0} }") == "{{b}} {a.__class__} {0} }{b}"
+
+
+def test_the_default_templates():
+    assert prompts.load_templates(str(DEFAULT)).keys() == prompts.FIELDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (wording(passage="{number}"), "passage: the field {passage} is missing"),
+        (wording(cot__user="{passages} {question}"), "cot.user: the field {fewshot} is missing"),
+        (wording(direct__user="{passages} {question} {fewshot}"), "direct.user: unknown field {fewshot}; there is"),
+        (wording(direct__assistant="{answer} {pasage}"), "direct.assistant: unknown field {pasage}; there is {answer}"),
+        (wording(passage="{passage.__class__}"), "passage: unknown field {passage.__class__}"),
+        (wording(passage="{passage} {number[0]}"), "passage: unknown field {number[0]}"),
+        (wording(passage="{passage} {}"), "passage: unknown field {}"),
+        (wording(passage="{passage} {0}"), "passage: unknown field {0}"),
+        (wording(passage="{passage:>10}"), "passage: a field takes no format and no conversion"),
+        (wording(passage="{passage:{number}}"), "passage: a field takes no format and no conversion"),
+        (wording(passage="{passage!r}"), "passage: a field takes no format and no conversion"),
+        (wording(passage="{passage} {"), "passage: Single '{' encountered in format string (write {{ and }}"),
+        (wording(example="{question} {answer} }"), "example: Single '}' encountered in format string"),
+        (wording(passage="x", other="x"), "other: unknown key\n  passage: the field {passage} is missing"),
+        (wording(passage=3), "passage: expected text, found 3"),
+        (wording(direct="text"), "direct.user: expected text, found nothing"),
+        (wording(direct__assistent="x"), "direct.assistent: unknown key"),
+        ([1], "passage: expected text, found nothing"),
+        ("", "passage: expected text, found nothing"),
+        ("passage: [", "cannot be read as YAML"),
+        (b"passage: \xff", "cannot be read as YAML"),
+        ("passage: !!python/object/apply:os.getcwd []", "cannot be read as YAML"),
+        ("passage: 2024-13-45", "cannot be read as YAML"),  # YAML takes it for a date
+    ],
+)
+def test_faults_of_templates(tmp_path, content, words):
+    path = write(tmp_path / "mine.yaml", content)
+    with pytest.raises(LoraryError) as caught:
+        prompts.load_templates(path)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"prompt_templates: {path} ")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ([], "at least one entry"),
+        (FEWSHOT[0], "is not a list"),
+        ([*FEWSHOT, "q"], "entry 2, question: expected text\n  entry 2, answer: expected text"),
+        ([{"question": "q", "answer": None}], "entry 0, answer: expected text"),
+        ('[{"question": "\\ud800", "answer": "a"}]', "entry 0, question: "),  # no tokenizer takes it
+    ],
+)
+def test_faults_of_examples(tmp_path, content, words):
+    with pytest.raises(LoraryError) as caught:
+        prompts.load_fewshot(write(tmp_path / "fewshot.json", content))
+    assert words in str(caught.value)
+
+
+def test_the_wording_of_a_sequence(model, tmp_path):
+    templates = write(tmp_path / "mine.yaml", wording(**NUMBERED, direct__user="<{passages}|{question}|{{{{}}>"))
+    direct = prompter(model, templates=templates)
+    start, end = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+    user, assistant = direct.text(" who {answer} ? ", ["A {question}."], " him ")
+    assert (user, assistant) == (start + "<[1] A {question}.\n|who {answer}?|{{}>" + end, "The answer is him.")
+    assert direct.text("who", [], "x.")[0] == start + "<|who?|{{}>" + end
+    user, opening = direct.text("who", ["A", "B"], None)
+    assert (user, opening) == (start + "<[1] A\n[2] B\n|who?|{{}>" + end, "The answer is ")
+
+
+@pytest.mark.parametrize("opening", ["The answer is ", "Answer:\n", "", "{{x}} so "])
+def test_an_answer_begins_where_the_opening_ends(model, tmp_path, opening):
+    templates = write(tmp_path / "mine.yaml", wording(direct__assistant=opening + "{answer}"))
+    opening = opening.format()
+    direct = prompter(model, templates=templates)
+    encode, decode = direct.tokenizer.encode, direct.tokenizer.decode
+    ids, begin = direct.answer_ids("who", "him")
+    user, assistant = direct.text("who", [], "him")
+    assert ids == encode(user, add_special_tokens=False) + encode(assistant, add_special_tokens=False)
+    assert decode(ids[begin:]).strip() == "him."
+    assert decode(ids[:begin]).rstrip() == (user + opening).rstrip()
+    # no more than the answer is looked at, and an empty one is its full stop
+    after = prompter(model, templates=write(tmp_path / "after.yaml", wording(direct__assistant="{answer} Done")))
+    ids, begin = after.answer_ids("who", "him")
+    assert decode(ids[begin:]) == "him."
+    ids, begin = direct.answer_ids("who", "")
+    assert decode(ids[begin:]).strip() == "."
+    # and an answer is asked for after the opening, tokenised on its own
+    asked = direct.prompt_ids("who", ["A", "B"])
+    user, _ = direct.text("who", ["A", "B"], None)
+    assert asked == encode(user, add_special_tokens=False) + encode(opening, add_special_tokens=False)
+
+
+def test_chain_of_thought_shows_the_examples(model, tmp_path):
+    fewshot = write(tmp_path / "fewshot.json", [{**example, "source": "x"} for example in FEWSHOT])
+    user, assistant = prompter(model, with_cot=True, fewshot=fewshot).text("how", ["P"], "So")
+    shown = "Question: Which {passages}?\nAnswer: This.\n\nQuestion: Who?\nAnswer: She.\n\n"
+    assert f"{shown}P\n\nQuestion: how?" in user
+    assert assistant == "So."
+    assert "She." not in prompter(model, fewshot=fewshot).text("how", ["P"], "So")[0]
+
+
+def test_a_tokenizer_without_chat_template_is_refused(tmp_path):
+    tiny.make_tokenizer(tmp_path, chat_template=None)
+    with pytest.raises(LoraryError, match="has no chat template"):
+        prompts.load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("bos_and_eos", [False, True])
+def test_ids_are_those_of_the_chat_template_and_then_of_the_answer(model, tmp_path, rows, bos_and_eos):
+    if bos_and_eos:  # a tokenizer that puts special tokens around what it encodes, as Llama's puts one before
+        tiny.make_tokenizer(tmp_path)
+        file = str(tmp_path / "tokenizer.json")
+        special = [("<|im_start|>", 0), ("<|im_end|>", 1)]
+        backend = Tokenizer.from_file(file)
+        backend.post_processor = TemplateProcessing("<|im_start|> $A <|im_end|>", special_tokens=special)
+        backend.save(file)
+        model = tmp_path
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    assert (len(tokenizer.encode("a")) == 3) == bos_and_eos
+    table = prompts.build(rows, prompter(model), 3000).to_pylist()
+    expected = []
+    for row in rows:
+        for i, (question, context, answer) in enumerate(prompts.passage_sequences(row, False)):
+            shown = f"{context}\n" if context else ""
+            text = wording()["direct"]["user"].format(passages=shown, question=f"{question}?")
+            messages = [{"role": "user", "content": text}]
+            ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+            ids = ids + tokenizer.encode(f"{answer}.", add_special_tokens=False)
+            place = {"did": row["did"], "pid": row["pid"], "sequence": i}
+            expected.append({**place, "length": len(ids), "input_ids": ids, "error": None})
+    assert table == expected
+    assert [tokenizer.decode(row["input_ids"][-1:]) for row in table] == ["."] * len(table)
+
+
+class Later(clock.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2031, 12, 5)
+
+
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [
+        (DAY + tiny.CHATML, "09 Mar 2025"),
+        (GUARDED + tiny.CHATML, "Today Date: 09 Mar 2025"),
+        ("{{ strftime_now('%B %d, %Y') }}" + tiny.CHATML, "March 09, 2025"),
+        ("{% macro day() %}" + DAY + "{% endmacro %}{{ day() }}" + tiny.CHATML, "09 Mar 2025"),
+    ],
+    ids=["plain", "guarded", "granite", "macro"],
+)
+def test_no_template_sees_the_clock(tmp_path, monkeypatch, rows, template, shown):
+    tiny.make_tokenizer(tmp_path, template)
+    made, other = (prompter(tmp_path, chat_date=date) for date in ("9 Mar 2025", "1 Jan 2020"))
+    assert shown in made.text("q", [], "a")[0]
+    assert "2020" in other.text("q", [], "a")[0]
+    ids = prompts.build(rows, made, 3000)
+    monkeypatch.setattr(chat_template_utils, "datetime", Later)
+    message = {"role": "user", "content": "q"}
+    assert made.tokenizer.apply_chat_template([message], tokenize=False, chat_template=DAY) == "05 Dec 2031"
+    assert prompts.build(rows, made, 3000) == ids
+    assert ids["error"].null_count == len(ids)
+
+
+def test_ids_are_cut_and_the_cut_is_told(model, rows, caplog):
+    caplog.set_level(logging.INFO, logger="lorary")
+    whole = prompts.build(rows, prompter(model), 3000).to_pylist()
+    assert "cut" not in caplog.text
+    limit = sorted(row["length"] for row in whole)[len(whole) // 2]  # reached by some, passed by others
+    cut = prompts.build(rows, prompter(model), limit).to_pylist()
+    assert cut == [{**row, "input_ids": row["input_ids"][:limit]} for row in whole]
+    long = sum(row["length"] > limit for row in whole)
+    assert 0 < long < len(whole)
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.getMessage() == f"{long} of {len(whole)} sequences were cut at max_length={limit}"
+
+
+def test_a_passage_that_cannot_be_encoded_fails_alone(tmp_path, rows, caplog):
+    refuse = "{% if 'poison' in messages[0].content %}{{ raise_exception('no') }}{% endif %}"
+    tiny.make_tokenizer(tmp_path, refuse + tiny.CHATML)
+    good = prompts.build(rows, prompter(tmp_path), 3000).to_pylist()
+    rows[1]["rewrite"] = "poison"  # a later sequence: those before it do not stay
+    table = prompts.build(rows, prompter(tmp_path), 3000).to_pylist()
+    assert [row for row in table if row["error"] is None] == [row for row in good if (row["did"], row["pid"]) != (0, 1)]
+    (failed,) = [row for row in table if row["error"]]
+    place = {"did": 0, "pid": 1, "sequence": 0, "length": 0, "input_ids": []}
+    hint = "see this passage's text and the model's chat template"
+    assert failed == {**place, "error": f"TemplateError: no; {hint}"}
+    assert "data_0/passage_1: the prompt ids cannot be made: TemplateError: no" in caplog.text
+
+
+def test_the_files_are_readable_with_pandas(model, tmp_path, rows):
+    table = prompts.build(rows, prompter(model), 3000)
+    path = tmp_path / "prompts.parquet"
+    prompts.save(table, str(path))
+    frame = pd.read_parquet(path)
+    assert list(frame.columns) == ["did", "pid", "sequence", "length", "input_ids", "error"]
+    assert [ids.tolist() for ids in frame["input_ids"]] == table["input_ids"].to_pylist()
+    assert frame.groupby(["did", "pid"]).size().tolist() == [5] * 4

@@ -1,0 +1,253 @@
+"""Augmented data: which files are read, how types are merged, what a row becomes, and how faults are told."""
+
+import contextlib
+import json
+
+import pandas as pd
+import pytest
+
+import tiny
+from lorary.core.errors import LoraryError
+from lorary.data import rows as dataset
+
+
+def write(folder, **types):
+    """Files `<type>.json` of a folder, from rows or from bytes as they are."""
+    folder.mkdir(exist_ok=True)
+    for kind, content in types.items():
+        (folder / f"{kind}.json").write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return folder
+
+
+def names(types):
+    return {kind: [path.name for path in paths] for kind, paths in types.items()}
+
+
+def load(tmp_path, rows, sample=-1):
+    return dataset.load([write(tmp_path, total=rows) / "total.json"], sample, "aug")
+
+
+def refusal(tmp_path, rows, function=dataset.load, sample=-1):
+    with pytest.raises(LoraryError) as caught:
+        function([write(tmp_path, total=rows) / "total.json"], sample, "aug")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("data_type", [None, "total"])
+def test_one_file_is_total(tmp_path, data_type):
+    assert names(dataset.type_files(write(tmp_path, total=[]), data_type)) == {"total": ["total.json"]}
+
+
+def test_several_files(tmp_path):
+    write(tmp_path, total=[], bridge=[], comparison=[])
+    (tmp_path / ".bridge.json").touch()  # what editors leave
+    (tmp_path / "notes.txt").touch()
+    both = {"bridge": ["bridge.json"], "comparison": ["comparison.json"]}
+    assert names(dataset.type_files(tmp_path, None)) == both
+    assert names(dataset.type_files(tmp_path, "bridge")) == {"bridge": ["bridge.json"]}
+    merged = {"total": ["total.json", "bridge.json", "comparison.json"]}
+    assert names(dataset.type_files(tmp_path, "total")) == merged
+
+
+@pytest.mark.parametrize(
+    ("files", "data_type", "words"),
+    [
+        ([], None, "no .json file"),
+        (["bridge"], None, "holds total.json, but this one holds bridge.json"),
+        (["bridge"], "bridge", "holds total.json, but this one holds bridge.json"),
+        (["total"], "bridge", "data_type bridge is not here; there is total"),
+        (["bridge", "comparison"], "total", "data_type total is not here; there is bridge, comparison"),
+        (["bridge", "total"], "bridg", "data_type bridg is not here; there is bridge, total"),
+    ],
+)
+def test_folders_that_do_not_hold_what_is_asked_for(tmp_path, files, data_type, words):
+    with pytest.raises(LoraryError, match=words):
+        dataset.type_files(write(tmp_path, **{name: [] for name in files}), data_type)
+
+
+def test_a_missing_folder_says_where_data_lies(tmp_path):
+    with pytest.raises(LoraryError, match=r"nowhere: no such data folder.*<data_dir>/<dataset>/<augment_model>"):
+        dataset.type_files(tmp_path / "nowhere", None)
+
+
+def typed(kinds, questions):
+    """Rows of total.json, which has no augmentation."""
+    return [{"question": question, "type": kind} for kind, question in zip(kinds, questions, strict=True)]
+
+
+def merged(folder, sample=-1):
+    return [row["question"] for row in dataset.load(dataset.type_files(folder, "total")["total"], sample, "aug")]
+
+
+def numbered(kind, count):
+    rows = tiny.make_rows(count, passages=1)
+    for i, row in enumerate(rows):
+        row["question"] = f"{kind}{i}"
+    return rows
+
+
+def test_total_takes_the_nth_row_of_each_type_in_its_own_order(tmp_path):
+    order = ["b0", "c0", "c1", "b1", "c2"]
+    write(tmp_path, total=typed("bccbc", order), b=numbered("b", 2), c=numbered("c", 9))
+    assert merged(tmp_path) == order
+    assert merged(tmp_path, sample=3) == order[:3]
+    b, c = numbered("b", 2), numbered("c", 3)
+    table = dataset.load(dataset.type_files(tmp_path, "total")["total"], -1, "aug")
+    assert [row["passage"] for row in table] == [row["augment"][0]["passage"] for row in (b[0], c[0], c[1], b[1], c[2])]
+    assert [row["did"] for row in table] == [0, 1, 2, 3, 4]
+
+
+def test_total_stops_at_the_first_type_that_has_run_out(tmp_path):
+    order = ["b0", "c0", "b1", "c1", "b2"]
+    write(tmp_path, total=typed("bcbcb", order), b=numbered("b", 1), c=numbered("c", 9))
+    assert merged(tmp_path) == ["b0", "c0"]  # and c1 after it is not taken
+
+
+def test_faults_of_a_merge_name_file_and_question(tmp_path):
+    order = ["b0", "another", "x0", "c1", "b1"]
+    rows = [*typed("bcxcb", order), {"question": "untyped"}]
+    write(tmp_path, total=rows, b=numbered("b", 2), c=numbered("c", 2))
+    with pytest.raises(LoraryError) as caught:
+        merged(tmp_path)
+    assert str(caught.value).splitlines() == [
+        f"{tmp_path}: the data has 3 faults:",
+        '  total.json, question 1, question: expected that of c.json, question 0 ("c0"), found "another"',
+        '  total.json, question 2, type: expected one of b, c, found "x"',
+        "  total.json, question 5, type: expected one of b, c, found null",
+    ]
+
+
+def test_faults_of_rows_name_the_file_of_their_type(tmp_path):
+    c = numbered("c", 2)
+    del c[1]["augment"][0]["passage"]
+    write(tmp_path, total=typed("bcc", ["b0", "c0", "c1"]), b=numbered("b", 1), c=c)
+    with pytest.raises(LoraryError, match=r"c\.json, question 1, passage 0, passage: missing"):
+        merged(tmp_path)
+
+
+def test_sample_takes_the_first_questions(tmp_path):
+    path = write(tmp_path, total=tiny.make_rows(3)) / "total.json"
+    for sample, taken in ((1, 1), (3, 3), (300, 3), (-1, 3)):
+        assert [r["did"] for r in dataset.load([path], sample, "aug")] == [did for did in range(taken) for _ in "01"]
+        assert dataset.passage_counts([path], sample, "aug") == [2] * taken
+
+
+def test_a_row_a_passage_by_position_with_all_that_it_carried(tmp_path):
+    rows = tiny.make_rows(2, passages=2, pairs=1)
+    rows[0] |= {"answer": "one", "qid": 77, "test_id": {"a": [1, None]}}
+    rows[1]["answer"] = ["one", "two"]
+    rows[0]["augment"][1] |= {"pid": 9, "score": 0.5, "other_rewrite": "x"}
+    rows[0]["augment"][1]["aug_qa"][0]["source"] = "dropped"
+    table = load(tmp_path, rows)
+    assert [(row["did"], row["pid"]) for row in table] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [row["answers"] for row in table] == [["one"], ["one"], ["one", "two"], ["one", "two"]]
+    augment = rows[0]["augment"][1]
+    row = table[1]
+    assert (row["question"], row["passages"]) == (rows[0]["question"], rows[0]["passages"])
+    assert (row["passage"], row["rewrite"]) == (augment["passage"], augment["aug_rewrite"])
+    assert [list(pair) for pair in row["pairs"]] == [["question", "answer", "full_answer"]]
+    assert json.loads(row["extra"]) == {
+        "question": {"qid": 77, "test_id": {"a": [1, None]}},
+        "passage": {"pid": 9, "score": 0.5, "other_rewrite": "x"},
+    }
+
+
+def test_all_faults_at_once_with_their_places(tmp_path):
+    rows = tiny.make_rows(8, passages=2, pairs=2)
+    del rows[0]["answer"]
+    rows[1]["answer"] = []
+    rows[2]["answer"] = ["a", 3]
+    rows[3]["augment"][1]["aug_qa"][0]["full_answer"] = None
+    rows[4]["augment"][0]["aug_qa"] = []
+    rows[4]["augment"][1] = {"pid": 0, "passage": "p", "other_rewrite": "r", "other_qa": []}
+    rows[5]["augment"] = []
+    rows[6] = "text"
+    rows[7]["passages"] = "x" * 10_000
+    told = refusal(tmp_path, rows).splitlines()
+    there = "(the keys there: other_qa, other_rewrite, passage, pid)"
+    assert told[0] == f"{tmp_path}: the data has 10 faults:"
+    assert sorted(told[1:]) == [
+        "  total.json, question 0, answer: missing (the keys there: augment, passages, question)",
+        "  total.json, question 1, answer: expected a string, or a list of at least one, found []",
+        "  total.json, question 2, answer 1: expected a string, found 3",
+        "  total.json, question 3, passage 1, aug_qa 0, full_answer: expected a string, found null",
+        "  total.json, question 4, passage 0, aug_qa: expected a list of at least one question-answer pair, found []",
+        f"  total.json, question 4, passage 1, aug_qa: missing {there}",
+        f"  total.json, question 4, passage 1, aug_rewrite: missing {there}",
+        "  total.json, question 5, augment: expected a list with an object for each passage, found []",
+        '  total.json, question 6: expected an object, found "text"',
+        f'  total.json, question 7, passages: expected a list of strings, found "{"x" * 59}...',
+    ]
+    assert sorted(refusal(tmp_path, rows, dataset.passage_counts).splitlines()) == sorted(told)
+
+
+def test_a_long_list_of_faults_is_cut_with_a_count(tmp_path):
+    told = refusal(tmp_path, [{} for _ in range(10)]).splitlines()
+    assert told[0].endswith("the data has 40 faults:")
+    assert told[21:] == ["  ... and 20 more"]
+
+
+def test_half_a_surrogate_pair_is_named_by_its_place(tmp_path):
+    rows = tiny.make_rows(2)
+    rows[1]["augment"][0]["aug_rewrite"] = "half \ud83d"
+    rows[0]["\ude00"] = "a key"
+    rows[0]["question"] = "whole \U0001f600"  # JSON writes it as a pair
+    told = refusal(tmp_path, rows)
+    assert "total.json, question 1, passage 0, aug_rewrite: expected text, found half a surrogate pair" in told
+    assert "the data has 2 faults" in told
+    told.encode()
+
+
+NAN = json.dumps([*tiny.make_rows(1), {"score": float("nan")}]).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is not JSON"),
+        (b'[{"question": "q"', "is not JSON"),
+        (NAN, "NaN is no JSON value"),
+        (b"[Infinity]", "Infinity is no JSON value"),
+        (b"[1" + b"0" * 5000 + b"]", "is not JSON"),
+        ('["é"]'.encode("latin-1"), "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"question": "q"}', "expected a list of questions, found {"),
+        (b"null", "expected a list of questions, found null"),
+        (b"[]", "the list of questions is empty"),
+    ],
+    ids=["empty", "broken", "NaN", "Infinity", "5000 digits", "latin-1", "deep", "object", "null", "no questions"],
+)
+@pytest.mark.parametrize("function", [dataset.load, dataset.passage_counts])
+def test_files_that_hold_no_questions(tmp_path, content, words, function):
+    told = refusal(tmp_path, content, function)
+    assert told.startswith(f"{tmp_path}/total.json: ")
+    assert words in told
+
+
+@pytest.mark.parametrize("depth", [400, 900, 960, 1000])
+@pytest.mark.parametrize("place", ["question", "deep"])
+def test_nesting_is_kept_or_refused_and_never_raises_otherwise(tmp_path, depth, place):
+    row = json.dumps([{**tiny.make_rows(1)[0], place: 0}])
+    content = row.replace(f'"{place}": 0', f'"{place}": ' + "[" * depth + "]" * depth).encode()
+    with contextlib.suppress(LoraryError):
+        assert json.loads(load(tmp_path, content)[0]["extra"])["question"]["deep"]
+
+
+def test_a_number_beyond_floats_is_a_fault(tmp_path):
+    """Python reads it as infinity, which `extra` could write only as Infinity, and that is no JSON."""
+    content = json.dumps([{**tiny.make_rows(1)[0], "score": 0.5}]).replace("0.5", "1e999").encode()
+    assert "total.json, question 0" in refusal(tmp_path, content)
+
+
+def test_save_and_read_round_trip_and_pandas(tmp_path):
+    rows = tiny.make_rows(3)
+    rows[1]["augment"][0]["passage"] = "ünï \U0001f600\n\x00"
+    table = load(tmp_path, rows)
+    path = str(tmp_path / "table.parquet")
+    dataset.save(table, path)
+    assert dataset.read(path, 0, len(table)) == table
+    assert dataset.read(path, 2, 5) == table[2:5]
+    frame = pd.read_parquet(path)
+    assert list(frame.columns) == list(table[0])
+    assert frame["passage"].tolist() == [row["passage"] for row in table]
+    assert [list(pairs) for pairs in frame["pairs"]] == [row["pairs"] for row in table]

@@ -1,0 +1,195 @@
+"""What has to be made of trained adapters: which jobs, of what, and where it goes."""
+
+import json
+import os
+
+import pytest
+
+import tiny
+from lorary.core.errors import LoraryError
+from lorary.plan import answer as plan_predict
+from lorary.plan import encode as plan
+from lorary.plan.config import resolve
+
+RUN = "m/rank=2_alpha=32/toy/lr=0.0015_epoch=3_direct/aug_model=aug"
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resources").mkdir()
+    (tmp_path / "resources/prompt_templates.yaml").write_bytes(
+        (tiny.ROOT / "resources/prompt_templates.yaml").read_bytes()
+    )
+    write([2, 1, 3])
+
+
+def write(counts, kind="total"):
+    rows = [{**tiny.make_rows(1, n, seed=i)[0]} for i, n in enumerate(counts)]
+    tiny.write_rows(tiny.Path(f"data/toy/aug/{kind}.json"), rows)
+
+
+def make(*runs, **settings):
+    settings = {
+        "model_name": "m",
+        "model_path": "x",
+        "data_dir": "data",
+        "dataset": "toy",
+        "augment_model": "aug",
+        **settings,
+    }
+    made = plan.make(resolve({**settings, "sample": -1, "runs": list(runs)}))
+    return made, plan_predict.make(made)
+
+
+def test_each_method_has_its_folder_in_the_tree_of_predictions():
+    _, predict = make()
+    assert [p.folder for p in predict.predictions] == [
+        f"results/predictions/{RUN}/{method}/total" for method in ("vanilla", "icl", "prag", "combine")
+    ]
+    assert [k.path for k in predict.knowledge] == [f"results/predictions/{RUN}/knowledge.tsv"]
+
+
+@pytest.mark.parametrize(
+    ("adapters", "predictions"),
+    [
+        ("results/adapters", "results/predictions"),
+        ("/a/adapters", "/a/predictions"),
+        ("mine", "mine_predictions"),
+        (".", "predictions"),
+    ],
+)
+def test_predictions_lie_beside_the_adapters(adapters, predictions):
+    assert plan_predict.predictions_folder(f"{adapters}/{RUN}") == f"{predictions}/{RUN}"
+
+
+def test_no_link_leads_predictions_elsewhere(tmp_path):
+    (tmp_path / "results/predictions").mkdir(parents=True)
+    (tmp_path / "results/predictions/m").symlink_to("/tmp")
+    with pytest.raises(LoraryError, match="results/predictions/m is a symbolic link that leads out"):
+        make()
+
+
+def test_a_job_needs_the_records_of_the_adapters_that_it_uses_and_no_others(monkeypatch):
+    monkeypatch.setattr(plan_predict, "QUESTIONS_PER_JOB", 2)
+    made, predict = make(passages_per_job=1)
+    records = [batch.record for batch in made.batches]
+    jobs = {p.method: p.jobs for p in predict.predictions}
+    assert [job.params["rows"] for job in jobs["prag"]] == [[0, 3], [3, 6]]
+    for method in ("prag", "combine"):
+        assert [job.inputs["records"] for job in jobs[method]] == [records[:3], records[3:]]
+    for method in ("vanilla", "icl"):
+        assert [job.inputs["records"] for job in jobs[method]] == [[], []]
+
+
+def test_what_is_learnt_is_compared_with_the_adapter_of_another_question(monkeypatch):
+    monkeypatch.setattr(plan_predict, "PASSAGES_PER_JOB", 2)
+    made, predict = make(passages_per_job=1)
+    jobs = predict.knowledge[0].jobs
+    assert [job.params["others"] for job in jobs] == [[(1, 0), (1, 0)], [(2, 0), (0, 0)], [(0, 1), (0, 0)]]
+    records = [batch.record for batch in made.batches]
+    assert [job.inputs["records"] for job in jobs] == [
+        records[:3],
+        records[:1] + records[2:4],
+        records[:2] + records[4:],
+    ]
+
+
+@pytest.mark.parametrize(("counts", "others"), [([2], [(0, 1), (0, 0)]), ([1], [None])])
+def test_with_one_question_the_other_is_of_the_same_or_there_is_none(counts, others):
+    write(counts)
+    _, predict = make()
+    assert predict.knowledge[0].jobs[0].params["others"] == others
+
+
+def test_a_rerun_with_a_larger_sample_finds_what_is_finished():
+    """The journal is named after the first question, the output after both."""
+    _, predict = make()
+    write([2, 1, 3, 1])
+    _, larger = make()
+    for before, after in zip(predict.predictions, larger.predictions, strict=True):
+        assert before.jobs[0].journal == after.jobs[0].journal
+        assert before.jobs[0].output != after.jobs[0].output
+
+
+def test_without_methods_there_is_nothing_to_make():
+    _, predict = make(inference_methods=[])
+    assert predict == plan_predict.PredictPlan([], [], [])
+
+
+def test_runs_of_one_folder_have_their_methods_together():
+    _, predict = make({"inference_methods": ["prag"]}, {"inference_methods": ["vanilla"]}, {"inference_methods": []})
+    assert [p.method for p in predict.predictions] == ["vanilla", "prag"]
+
+
+def test_two_lengths_of_answers_in_one_folder_are_refused():
+    with pytest.raises(LoraryError, match=r"would both write .*/total, with different max_new_tokens"):
+        make({"max_new_tokens": 20}, {"max_new_tokens": 30})
+    make({"max_new_tokens": 20}, {"max_new_tokens": 30, "inference_methods": []})
+
+
+def test_runs_without_methods_do_not_decide_how_the_others_answer():
+    """They may have more questions, and other lengths of answers."""
+    made, predict = make({"inference_methods": [], "max_new_tokens": 9}, {"sample": 2, "inference_methods": ["prag"]})
+    assert made.types[0].counts == [2, 1, 3]
+    (prediction,) = predict.predictions
+    assert prediction.jobs[0].params | {"rows": [0, 3], "max_new_tokens": 20} == prediction.jobs[0].params
+    assert prediction.kind.asked["sample"] == 2
+    assert len(predict.knowledge[0].jobs[0].params["others"]) == 3
+    with pytest.raises(LoraryError, match=r"runs\[1\] and runs\[2\] would both write .* different max_new_tokens"):
+        make({"inference_methods": []}, {"max_new_tokens": 9}, {"max_new_tokens": 8})
+
+
+def test_rules_and_files_have_names_of_their_own():
+    tiny.write_rows(tiny.Path("data/two/aug/total.json"), json.loads(tiny.Path("data/toy/aug/total.json").read_text()))
+    _, predict = make({"dataset": "toy"}, {"dataset": "two"}, {"dataset": "two", "learning_rate": 1})
+    jobs = [job for made in (*predict.predictions, *predict.knowledge) for job in made.jobs]
+    for names in ([j.rule for j in jobs] + [p.rule for p in predict.predictions], [j.output for j in jobs]):
+        assert len(set(names)) == len(names) >= 15
+    assert len({job.journal for job in jobs}) == len(jobs)
+
+
+@pytest.mark.parametrize(
+    ("export", "name", "adapters"),
+    [
+        ("total/data_2", "total_data_2", ["data_2/passage_0", "data_2/passage_1", "data_2/passage_2"]),
+        ("total/data_0/passage_1", "total_data_0_passage_1", ["data_0/passage_1"]),
+        (
+            ["total/data_1", "total/data_0/passage_1"],
+            "total_data_1+total_data_0_passage_1",
+            ["data_1/passage_0", "data_0/passage_1"],
+        ),
+    ],
+)
+def test_an_export_holds_the_adapters_that_are_named(export, name, adapters):
+    _, predict = make(export=export)
+    (made,) = predict.exports
+    assert made.folder == f"results/export/{RUN}/{name}"
+    assert made.adapters == [f"results/adapters/{RUN}/total/{path}" for path in adapters]
+
+
+def test_an_export_of_many_passages_has_a_short_name():
+    write([1] * 60)
+    _, predict = make(export=[f"total/data_{i}/passage_0" for i in range(60)])
+    name = os.path.basename(predict.exports[0].folder)
+    assert name.startswith("60_passages_")
+
+
+def test_each_run_exports_what_it_names():
+    _, predict = make({}, {"export": "total/data_0"}, {"export": ["total/data_1"]}, {"export": "total/data_0"})
+    assert [os.path.basename(made.folder) for made in predict.exports] == ["total_data_0", "total_data_1"]
+    assert len({made.rule for made in predict.exports}) == 2
+
+
+@pytest.mark.parametrize(
+    ("export", "fault"),
+    [
+        ("total/data_3", "has no total/data_3"),
+        ("total/data_0/passage_2", "has no total/data_0/passage_2"),
+        ("bridge/data_0", "has no bridge/data_0"),
+        (["total/data_0", "total/data_0/passage_1"], "a passage is named twice"),
+    ],
+)
+def test_an_export_of_what_is_not_there_is_refused(export, fault):
+    with pytest.raises(LoraryError, match=f"export: .*{fault}"):
+        make(export=export)

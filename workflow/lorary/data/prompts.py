@@ -1,0 +1,247 @@
+"""Prompt ids: from a passage's question-answer pairs to the token ids of its training sequences.
+
+After get_train_data and get_prompt of Parametric RAG (Su et al., SIGIR 2025).
+"""
+
+import json
+import logging
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from transformers.utils.chat_template_utils import _compile_jinja_template
+
+from ..core.errors import LoraryError, report
+from ..core.files import written_whole
+from ..core.values import chat_date as parse_date
+from ..core.values import is_text
+
+log = logging.getLogger(__name__)
+
+# the fields that each template has to use, and may use
+FIELDS = {
+    "passage": ({"passage"}, {"number", "passage"}),
+    "example": ({"question", "answer"}, {"question", "answer"}),
+    "direct.user": ({"passages", "question"}, {"passages", "question"}),
+    "direct.assistant": ({"answer"}, {"answer"}),
+    "cot.user": ({"passages", "question", "fewshot"}, {"passages", "question", "fewshot"}),
+    "cot.assistant": ({"answer"}, {"answer"}),
+}
+
+PROMPT_SCHEMA = pa.schema(
+    [
+        ("did", pa.int32()),
+        ("pid", pa.int32()),
+        ("sequence", pa.int32()),  # position within the passage
+        ("length", pa.int32()),  # before the cut at max_length
+        ("input_ids", pa.list_(pa.int32())),
+        ("error", pa.string()),  # why this passage has no ids
+    ]
+)
+
+
+@dataclass
+class Prompter:
+    """Everything that turns a question into text."""
+
+    tokenizer: Any
+    templates: dict[str, str]  # keys of FIELDS
+    fewshot: str  # the examples as the prompt shows them; empty without chain of thought
+    with_cot: bool
+    chat_date: str
+
+    def text(self, question: str, contexts: list[str], answer: str | None) -> tuple[str, str]:
+        """The user's turn up to where the assistant begins, in the model's chat format; and the assistant's text, only
+        its opening where there is no answer."""
+        style = "cot" if self.with_cot else "direct"
+        numbered = enumerate(contexts, start=1)
+        passages = "".join(fill(self.templates["passage"], number=str(n), passage=text) for n, text in numbered)
+        user = fill(
+            self.templates[f"{style}.user"], passages=passages, question=clean_question(question), fewshot=self.fewshot
+        )
+        # No template sees the clock. transformers keeps compiled templates and takes no function as an argument.
+        template = _compile_jinja_template(self.tokenizer.get_chat_template())
+        template.globals["strftime_now"] = parse_date(self.chat_date).strftime
+        message = {"role": "user", "content": user}
+        prompt = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        return prompt, fill(self.templates[f"{style}.assistant"], answer="" if answer is None else clean_answer(answer))
+
+    def prompt_ids(self, question: str, contexts: list[str]) -> list[int]:
+        """The ids that an answer is to follow: the assistant's opening tokenised on its own and appended."""
+        return _ids(self, question, contexts, None)
+
+    def answer_ids(self, question: str, answer: str) -> tuple[list[int], int]:
+        """The ids of a question without passages as in training, up to the end of its answer; and where that begins."""
+        prompt, assistant = self.text(question, [], answer)
+        template = self.templates["cot.assistant" if self.with_cot else "direct.assistant"]
+        begin = len(fill(template.partition("{answer}")[0]))
+        end = begin + len(clean_answer(answer))
+        before = self.tokenizer.encode(prompt, add_special_tokens=False)
+        encoded = self.tokenizer(assistant, add_special_tokens=False, return_offsets_mapping=True)
+        spans = encoded["offset_mapping"]
+        places = [i for i, (first, last) in enumerate(spans) if last > begin and first < end]
+        return before + encoded["input_ids"][: places[-1] + 1], len(before) + places[0]
+
+
+def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa.Table:
+    """The prompt ids of passages (rows of the data table), a row a sequence, cut at `max_length`.
+
+    A passage whose ids cannot be made gets one row that says why, and fails in its training job, alone.
+    """
+    table = []
+    cut = failed = 0
+    for row in rows:
+        place = {"did": row["did"], "pid": row["pid"]}
+        try:
+            sequences = [
+                _ids(prompter, question, [] if context is None else [context], answer)
+                for question, context, answer in passage_sequences(row, prompter.with_cot)
+            ]
+        except Exception as error:  # whatever this tokenizer or its chat template raises over this text
+            failed += 1
+            reason = f"{type(error).__name__}: {error}; see this passage's text and the model's chat template"
+            log.error("data_%s/passage_%s: the prompt ids cannot be made: %s", row["did"], row["pid"], reason)
+            table.append({**place, "sequence": 0, "length": 0, "input_ids": [], "error": reason})
+            continue
+        for i, ids in enumerate(sequences):
+            cut += len(ids) > max_length
+            table.append({**place, "sequence": i, "length": len(ids), "input_ids": ids[:max_length], "error": None})
+    tokens = sum(len(row["input_ids"]) for row in table)
+    log.info("%d passages, %d sequences, %d tokens", len(rows), len(table) - failed, tokens)
+    if cut:
+        log.warning("%d of %d sequences were cut at max_length=%d", cut, len(table) - failed, max_length)
+    return pa.Table.from_pylist(table, schema=PROMPT_SCHEMA)
+
+
+def passage_sequences(row: dict[str, Any], with_cot: bool) -> Iterator[tuple[str, str | None, str]]:
+    """(question, context, answer) of each training sequence of a passage, in order.
+
+    The first half of the pairs, rounded up, give two: with the passage and with its rewrite; the others one, without.
+    """
+    pairs = row["pairs"]
+    with_context = (len(pairs) + 1) // 2
+    for i, pair in enumerate(pairs):
+        answer = pair["full_answer"] if with_cot else pair["answer"]
+        for context in (row["passage"], row["rewrite"]) if i < with_context else (None,):
+            yield pair["question"], context, answer
+
+
+def clean_question(question: str) -> str:
+    """Stripped, and ending with a question mark that no space precedes."""
+    question = question.strip()
+    if question.endswith(" ?"):
+        return question[:-1].strip() + "?"
+    return question if question.endswith("?") else question + "?"
+
+
+def clean_answer(answer: str) -> str:
+    """Stripped, and ending with a full stop."""
+    answer = answer.strip()
+    return answer if answer.endswith(".") else answer + "."
+
+
+def fill(template: str, **values: str) -> str:
+    """Put values into a template. Names only: a template reaches neither attributes nor items of a value."""
+    return "".join(
+        literal + (values[name] if name is not None else "")
+        for literal, name, _, _ in string.Formatter().parse(template)
+    )
+
+
+def load_prompter(model: str, templates: str, fewshot: str | None, with_cot: bool, chat_date: str) -> Prompter:
+    """Read tokenizer, templates and few-shot examples. Raises LoraryError."""
+    wording = load_templates(templates)
+    examples = load_fewshot(fewshot) if with_cot else []
+    shown = "".join(fill(wording["example"], **example) for example in examples)
+    return Prompter(load_tokenizer(model), wording, shown, with_cot, chat_date)
+
+
+def load_tokenizer(model: str):
+    """The tokenizer of a base model directory, without torch and the rest of transformers."""
+    from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+    tokenizer = TokenizersBackend.from_pretrained(model)
+    if not tokenizer.chat_template:
+        raise LoraryError(
+            f"{model}: this tokenizer has no chat template, so it belongs to no instruction-tuned model."
+            " Use one that was tuned to follow instructions, or add chat_template.jinja to the model's directory."
+        )
+    return tokenizer
+
+
+def load_templates(path: str) -> dict[str, str]:
+    """The templates of a YAML file by their names, `direct.user` and so on, checked."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise LoraryError(f"prompt_templates: {path} cannot be read as YAML: {error}") from None
+    flat = {}
+    for key, value in content.items() if isinstance(content, dict) else ():
+        flat |= (
+            {f"{key}.{name}": text for name, text in value.items()} if isinstance(value, dict) else {str(key): value}
+        )
+    faults = [f"{key}: unknown key" for key in flat if key not in FIELDS]
+    faults += [
+        f
+        for key, (required, allowed) in FIELDS.items()
+        for f in _template_faults(key, flat.get(key), required, allowed)
+    ]
+    if faults:
+        raise report(
+            faults, f"prompt_templates: {path} is not as it should be (resources/prompt_templates.yaml is an example):"
+        )
+    return flat
+
+
+def load_fewshot(path: str) -> list[dict[str, str]]:
+    """The few-shot examples of a JSON file, a list of question and answer, checked."""
+    try:
+        examples = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise LoraryError(f"fewshot: {path} cannot be read as JSON: {error}") from None
+    if not isinstance(examples, list) or not examples:
+        raise LoraryError(f"fewshot: {path} is not a list of {{question, answer}} with at least one entry.")
+    faults = [
+        f"entry {i}, {key}: expected text"
+        for i, example in enumerate(examples)
+        for key in ("question", "answer")
+        if not isinstance(example, dict) or not is_text(example.get(key))
+    ]
+    if faults:
+        raise report(faults, f"fewshot: {path} is not a list of {{question, answer}}:")
+    return [{key: example[key] for key in ("question", "answer")} for example in examples]
+
+
+def save(table: pa.Table, path: str) -> None:
+    # Small row groups: a training job reads its passages one after the other, whatever their number.
+    with written_whole(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=256, write_page_checksum=True)
+
+
+def _ids(prompter: Prompter, question: str, contexts: list[str], answer: str | None) -> list[int]:
+    prompt, assistant = prompter.text(question, contexts, answer)
+    encode = prompter.tokenizer.encode
+    return encode(prompt, add_special_tokens=False) + encode(assistant, add_special_tokens=False)
+
+
+def _template_faults(key: str, template: Any, required: set[str], allowed: set[str]) -> Iterator[str]:
+    if not is_text(template):
+        yield f"{key}: expected text, found {'nothing' if template is None else repr(template)[:60]}"
+        return
+    try:
+        fields = list(string.Formatter().parse(template))
+    except ValueError as error:
+        yield f"{key}: {error} (write {{{{ and }}}} for braces that are text)"
+        return
+    names = {name for _, name, _, _ in fields if name is not None}
+    for name in sorted(names - allowed):
+        yield f"{key}: unknown field {{{name}}}; there is {', '.join(f'{{{n}}}' for n in sorted(allowed))}"
+    for name in sorted(required - names):
+        yield f"{key}: the field {{{name}}} is missing"
+    if any(spec or conversion for _, _, spec, conversion in fields):
+        yield f"{key}: a field takes no format and no conversion"

@@ -1,0 +1,108 @@
+"""From the config, as Snakemake hands it over, to checked runs: one complete setting each."""
+
+import difflib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from ..core.errors import report
+from ..core.values import chat_date
+
+SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
+
+Run = dict[str, Any]
+
+
+def resolve(config: dict[str, Any]) -> list[Run]:
+    """The runs of a config: defaults, overridden by the config, overridden by each entry of `runs`.
+
+    Raises LoraryError that names every wrong key and what is allowed there.
+    """
+    schema = yaml.safe_load(SCHEMA.read_text())
+    properties = schema["properties"]
+    defaults = {key: rule["default"] for key, rule in properties.items()}
+
+    config = {key: _read(value, properties.get(key, {})) for key, value in config.items()}
+    faults = _faults(config, schema, where="")
+    overrides = config.get("runs", [])
+    if isinstance(overrides, list):
+        overrides = list(overrides)
+        one_run = {**schema, "properties": {key: rule for key, rule in properties.items() if key != "runs"}}
+        for i, override in enumerate(overrides):
+            if isinstance(override, dict):
+                overrides[i] = override = {k: _read(v, properties.get(k, {})) for k, v in override.items()}
+                faults += _faults(override, one_run, where=f"runs[{i}].")
+    runs = [] if faults else [{**defaults, **config, **override} for override in overrides or [{}]]
+    for i, run in enumerate(runs):
+        if run["with_cot"] and not run["fewshot"]:
+            where = f"runs[{i}]." if overrides else ""
+            faults.append(f"{where}with_cot: true needs fewshot, a JSON list of {{question, answer}}")
+    if faults:
+        raise report(faults, "The config has values that are not allowed (config.yaml, --configfile or --config):")
+
+    for run in runs:
+        del run["runs"]
+        run["augment_model"] = run["augment_model"] or run["model_name"]
+        for key in ("data_dir", "adapter_dir", "store_dir"):
+            run[key] = _one_spelling(run[key])
+        run["projector_data_dir"] = _one_spelling(run["projector_data_dir"] or f"{run['data_dir']}_projector")
+        run["learning_rate"] = float(run["learning_rate"])  # 1 and 1.0 are one path: lr=1.0
+    return runs
+
+
+def _one_spelling(folder: str) -> str:
+    """A folder's path, relative to the working directory where it lies below it."""
+    path = os.path.normpath(os.path.expanduser(folder))
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def _read(value: Any, rule: dict[str, Any]) -> Any:
+    """Undo what YAML 1.1 and the command line do to a value: 3e-4, true and null can arrive as strings, 2 as 2.0."""
+    allowed = rule.get("type") or [option.get("type") for option in rule.get("anyOf", [])]
+    if isinstance(value, float) and value.is_integer() and allowed != "number":
+        return int(value)
+    if not isinstance(value, str):
+        return value
+    if "null" in allowed and value == "null":
+        return None
+    if allowed == "boolean" and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if allowed == "number":
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    return value
+
+
+def _faults(config: dict[str, Any], schema: dict[str, Any], where: str) -> list[str]:
+    properties = schema["properties"]
+    faults = {}
+    for key in config:
+        if key not in properties:
+            close = difflib.get_close_matches(str(key), properties, n=1)
+            hint = f"did you mean {close[0]}?" if close else "the keys are those of config.yaml"
+            faults[key] = f"{where}{key}: unknown key; {hint}"
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(config):
+        if error.absolute_path:
+            key = error.absolute_path[0]
+            faults[key] = _fault(where, key, config, properties)
+    if isinstance(rate := config.get("learning_rate"), int | float) and not abs(rate) <= sys.float_info.max:
+        faults["learning_rate"] = _fault(where, "learning_rate", config, properties)
+    if isinstance(date := config.get("chat_date"), str):
+        try:
+            chat_date(date)
+        except ValueError:
+            faults["chat_date"] = _fault(where, "chat_date", config, properties)
+    return list(faults.values())
+
+
+def _fault(where: str, key: str, config: dict[str, Any], properties: dict[str, Any]) -> str:
+    value = repr(config[key])
+    value = value if len(value) <= 100 else value[:100] + "..."
+    return f"{where}{key}: {value} is not allowed; expected {properties[key]['description']}"

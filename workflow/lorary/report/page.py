@@ -1,0 +1,193 @@
+"""The summary page, results/report.html: one file that any browser shows, without a network."""
+
+import base64
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from ..answer import knowledge
+from ..answer.score import score
+from ..core.errors import damaged
+from ..core.files import written_whole
+from ..plan.encode import METHODS
+from ..train.index import read_record
+from . import plots
+
+log = logging.getLogger(__name__)
+
+TEMPLATE = Path(__file__).parents[2] / "report" / "page.html"
+EXAMPLES, WORST = 12, 20  # lines
+NO_GAIN = 0.1  # nats a token: less is none
+# Of the probability of a token of another passage's answers: a fall by more is harm. (What was as good as unknown may
+# become more so: that harms nobody.)
+HARM = 0.05
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where the results of a run lie."""
+
+    index: str  # adapters.tsv
+    records: list[str]
+    settings: str  # run.json
+    knowledge: str | None  # knowledge.tsv
+    predictions: list[str]  # folders <method>/<type>
+
+
+def build(runs: list[RunFiles], scores: str | None, failed: str | None, folder: str, output: str) -> None:
+    """Draw the plots into `folder`, and write the page. What is not there, as after a run in which passages failed, is
+    left out. `failed`: the table of passages that have failed, where there is one. Raises LoraryError."""
+    runs = [run for run in runs if any(Path(record).is_file() for record in run.records)]
+    records = {}
+    described = []
+    for run in runs:
+        about = _describe(run)
+        described.append(about)
+        lines = pd.concat(read_record(record) for record in run.records if Path(record).is_file())
+        records[about["label"]] = lines
+        about |= {"passages": len(lines), "tokens": lines["tokens"].sum(), "seconds": lines["seconds"].sum()}
+    learnt = {
+        about["label"]: knowledge.read(run.knowledge)
+        for run, about in zip(runs, described, strict=True)
+        if run.knowledge and Path(run.knowledge).is_file()
+    }
+    table = _read_table(scores) if scores and Path(scores).is_file() else None
+    if table is not None:  # not of another config
+        table = table[table["path"].isin([folder for run in runs for folder in run.predictions])]
+        table = None if table.empty else table
+    drawn = dict.fromkeys(("scores", "knowledge", "losses", "speed"), "")
+    if table is not None:
+        drawn["scores"] = plots.scores(table, _labels(table), f"{folder}/scores.svg")
+    if learnt:
+        drawn["knowledge"] = plots.knowledge(learnt, f"{folder}/knowledge.svg")
+    if records:
+        drawn["losses"] = plots.losses(records, f"{folder}/losses.svg")
+        drawn["speed"] = plots.speed(records, f"{folder}/speed.svg")
+    examples = [example for run in runs for example in _examples(run)][:EXAMPLES]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {"percent": _percent, "number": lambda value: f"{value:,.0f}"}
+    html = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        runs=described,
+        learnt={label: _summarize(found) for label, found in learnt.items()},
+        scores=[] if table is None else table.assign(label=_labels(table)).to_dict("records"),
+        examples=examples,
+        methods=[method for method in METHODS if any(method in example["given"] for example in examples)],
+        failed=_read_table(failed).to_dict("records") if failed and Path(failed).is_file() else [],
+        plots={name: path and _data_uri(path) for name, path in drawn.items()},
+    )
+    with written_whole(output) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+def _describe(run: RunFiles) -> dict[str, Any]:
+    folder = Path(run.index).parent
+    *_, model, rank, dataset, setting, augment = folder.parts
+    about: dict[str, Any] = {
+        "label": f"{model}, {dataset}, {setting}",
+        "folder": str(folder),
+        "config": [],
+        "versions": {},
+        "git": None,
+    }
+    about["label"] += "" if rank == "rank=2_alpha=32" else f", {rank}"
+    root = Path(*folder.parts[:-5])
+    about["label"] += "" if root.name == "adapters" else f", {root}"
+    about["label"] += f", {augment.removeprefix('aug_model=')}" if not augment.endswith(f"={model}") else ""
+    if Path(run.settings).is_file():
+        found = _read_json(run.settings)
+        about |= {"config": found["config"], "versions": found["versions"], "git": found["git"]}
+    return about
+
+
+def _summarize(found: pd.DataFrame) -> dict[str, Any]:
+    """What the page says of a knowledge.tsv."""
+    measured = found.dropna(subset=["nll_bare", "nll_own"])
+    figures: dict[str, Any] = dict.fromkeys(plots.ADAPTERS)  # None: no passage was asked so
+    figures |= {
+        adapter: {
+            "probability": math.exp(-measured[f"nll_{adapter}"].mean()),
+            "nll": measured[f"nll_{adapter}"].mean(),
+            "recall": measured[f"recall_{adapter}"].mean(),
+        }
+        for adapter in plots.ADAPTERS
+        if measured[f"nll_{adapter}"].notna().any()
+    }
+    place = found["type"] + "/data_" + found["did"].astype(str) + "/passage_" + found["pid"].astype(str)
+    gain = found["nll_bare"] - found["nll_own"]
+    before, after = np.exp(-found["nll_bare"]), np.exp(-found["nll_other"])
+    harm = (before - after).where(found["recall_other"] >= found["recall_bare"], 1 + before - after)  # known, and lost
+    figures["idle"] = [
+        {"place": place[i], "before": found["nll_bare"][i], "after": found["nll_own"][i]}
+        for i in gain[gain < NO_GAIN].sort_values().index
+    ]
+    figures["harmful"] = [
+        {"place": found["other"][i], "of": place[i], "before": before[i], "after": after[i]}
+        for i in harm[harm > HARM].sort_values(ascending=False).index
+    ]
+    figures["most"] = WORST
+    return figures
+
+
+def _examples(run: RunFiles) -> list[dict[str, Any]]:
+    """Questions with the answers of the methods, side by side."""
+    by_type: dict[str, dict[str, list[dict]]] = {}
+    for folder in run.predictions:
+        path = Path(folder) / "predict.json"
+        if path.is_file():
+            by_type.setdefault(path.parts[-2], {})[path.parts[-3]] = _read_json(str(path))
+    examples = []
+    for methods in by_type.values():
+        for rows in zip(*methods.values(), strict=False):  # one may be of a call before, with fewer questions
+            if len({row["question"] for row in rows}) > 1:
+                continue
+            answers = rows[0]["answer"]
+            given = {
+                method: {
+                    "text": row["text"],
+                    "scored": row["eval_predict"],
+                    "f1": score(row["eval_predict"], answers)["f1"],
+                }
+                for method, row in zip(methods, rows, strict=True)
+            }
+            examples.append({"question": rows[0]["question"], "answer": answers[0], "given": given})
+    return examples[:EXAMPLES]
+
+
+def _labels(table: pd.DataFrame) -> list[str]:
+    """Of the run and type of each line of scores.tsv: what differs between them, and dataset and type."""
+    keys = ["model_name", "lora_rank", "lora_alpha", "learning_rate", "num_train_epochs", "with_cot", "augment_model"]
+    differing = [key for key in keys if table[key].nunique() > 1]
+    return [
+        ", ".join([f"{line['dataset']} {line['type']}", *(f"{key}={line[key]}" for key in differing)])
+        for line in table.to_dict("records")
+    ]
+
+
+def _read_table(path: str) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, sep="\t", keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from None
+
+
+def _read_json(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from None
+
+
+def _data_uri(path: str) -> str:
+    """The drawing as an image that the page itself carries."""
+    return "data:image/svg+xml;base64," + base64.b64encode(Path(path).read_bytes()).decode()
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %" if value >= 0.1 else f"{100 * value:.2g} %"

@@ -1,0 +1,52 @@
+"""The loss of each passage in a step: the mean cross entropy of its own labelled tokens."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..base.frozen import FrozenLinear
+
+# The logits of so many bytes are held at a time, in float32: what a processor's cache takes well, or a GPU's memory.
+CHUNK = {"cpu": 3 * 2**23, "cuda": 2**29}
+
+
+def losses_of_logits(logits: Tensor, targets: Tensor, owner: Tensor, counts: Tensor) -> Tensor:
+    """logits (N, V), targets (N,), owner (N,): the passage of each token; counts (n,): tokens a passage -> (n,)"""
+    each = F.cross_entropy(logits.float() if logits.dtype == torch.bfloat16 else logits, targets, reduction="none")
+    return _means(each, owner, counts)
+
+
+class HeadLoss(torch.autograd.Function):
+    """The same from the hidden states, a chunk of tokens at a time: the logits of all are never held together.
+
+    The gradient is made on the way, as softmax less one at the target; autograd would keep and copy the logits.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, head: FrozenLinear, targets: Tensor, owner: Tensor, counts: Tensor) -> Tensor:
+        exact = torch.float32 if hidden.dtype == torch.bfloat16 else hidden.dtype
+        each = hidden.new_empty(len(hidden), dtype=exact)
+        gradient = torch.empty_like(hidden)  # (N, C)
+        vocabulary = head.out_features
+        size = max(1, CHUNK.get(hidden.device.type, CHUNK["cuda"]) // (4 * vocabulary))
+        for start in range(0, len(hidden), size):
+            chunk = slice(start, start + size)
+            target = targets[chunk, None]
+            logits = head.product(hidden[chunk]).to(exact)  # (size, V)
+            p = torch.softmax(logits, dim=-1)
+            # The highest logit's p is at least 1 / V, so that its logarithm is good where the target's p is zero.
+            each[chunk] = logits.amax(-1) - p.amax(-1).log_() - logits.gather(-1, target)[:, 0]
+            p.scatter_add_(-1, target, p.new_full((1, 1), -1.0).expand(target.shape))
+            gradient[chunk] = head.gradient(p.to(hidden.dtype))
+        ctx.save_for_backward(gradient, owner, counts)
+        return _means(each, owner, counts)
+
+    @staticmethod
+    def backward(ctx, d_losses: Tensor):
+        gradient, owner, counts = ctx.saved_tensors
+        weight = (d_losses / counts)[owner, None].to(gradient.dtype)
+        return gradient * weight, None, None, None, None
+
+
+def _means(each: Tensor, owner: Tensor, counts: Tensor) -> Tensor:
+    return each.new_zeros(len(counts)).index_add_(0, owner, each) / counts  # no token: 0 / 0, as in the reference

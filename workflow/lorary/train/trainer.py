@@ -1,0 +1,258 @@
+"""The trainer: passages in, trained adapters out, several of them side by side on the one frozen base model.
+
+`Trainer.train` is the loop, `_try_step` the step. Nothing in the loop waits for a GPU: losses stay there until their
+passage is finished, and a finished adapter is fetched while the next step runs.
+"""
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..adapters.lora import Stack, to_device
+from ..base import decoder
+from ..base.frozen import FrozenLinear
+from ..data.sequences import Passage
+from . import objective as loss
+from .schedule import PLACES, Shape, choose, most_that_pays
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Training:
+    """One passage under way, and in the end its result: `tensors`, or the `error` that it failed with."""
+
+    passage: Passage
+    batches: list[list[np.ndarray]]
+    steps: int  # to do in all
+    losses: list[Any] = field(default_factory=list)  # one a step, on the device; floats in the end
+    seconds: float = 0.0  # its share of the steps that it took part in
+    adapters_per_step: int = 1
+    tensors: dict[str, Tensor] | None = None
+    error: str | None = None
+
+    def batch(self) -> list[np.ndarray]:
+        """The sequences of its next step."""
+        return self.batches[len(self.losses) % len(self.batches)]
+
+    def shape(self) -> Shape:
+        return len(self.batch()), max(map(len, self.batch()))
+
+
+class Trainer:
+    def __init__(
+        self,
+        model: nn.Module,
+        base_weight: dict[str, Tensor],
+        scale: float,
+        settings: dict[str, Any],
+        adapters_per_step: int | str = "auto",
+    ):
+        self.model, self.settings, self.adapters_per_step = model, settings, adapters_per_step
+        self.stack = Stack(model, base_weight, scale)
+        decoder.prepare(model)
+        self.device = self.stack.device
+
+    def train(self, passages: Iterable[Passage], count: int) -> Iterator[Training]:
+        """Train passages (`count` at most), each from the base weight with a new AdamW: `num_train_epochs` passes over
+        its batches in their order, one step a batch, no shuffling, schedule or clipping. The loss is the mean over all
+        labelled tokens of a batch; the labels are the ids themselves.
+
+        Yields each when it is finished or has failed. One that fails does not touch the others: a loss or an adapter
+        that is not finite, or a step that fits no memory.
+        """
+        passages = iter(passages)
+        if self.adapters_per_step == "auto" and (first := next(passages, None)) is not None:
+            passages = chain([first], passages)
+            self.adapters_per_step = self.measure(first, count)
+            log.info("adapters a step: %d", self.adapters_per_step)
+        n = self.adapters_per_step = min(self.adapters_per_step, max(1, count))
+        places = 1 if n == 1 else min(PLACES * n, count)
+        self.stack.make(places)
+        free, under_way = list(range(places)), {}
+        finished: deque[tuple[Training, Fetched]] = deque()
+        clock = time.monotonic()
+        while True:
+            while free and (passage := next(passages, None)) is not None:
+                place = free.pop()
+                self.stack.begin(place)
+                under_way[place] = self._training(passage)
+            if not under_way:
+                break
+            together = choose({place: training.shape() for place, training in under_way.items()}, n)
+            self._step({place: under_way[place] for place in together})
+            n, now = self.adapters_per_step, time.monotonic()
+            for place in together:
+                training = under_way[place]
+                training.seconds += (now - clock) / len(together)
+                training.adapters_per_step = n
+                if training.error or len(training.losses) == training.steps:
+                    fetched = Fetched(self.stack.flat[place], training.losses)
+                    finished.append((under_way.pop(place), fetched))
+                    free.append(place)
+            clock = now
+            while finished and (finished[0][1].ready() or not under_way):
+                yield self._result(*finished.popleft())
+        while finished:
+            yield self._result(*finished.popleft())
+
+    def _training(self, passage: Passage) -> Training:
+        size, sequences = self.settings["per_device_train_batch_size"], passage.sequences
+        batches = [sequences[i : i + size] for i in range(0, len(sequences), size)]
+        return Training(passage, batches, steps=len(batches) * self.settings["num_train_epochs"])
+
+    def _step(self, together: dict[int, Training]) -> None:
+        """One step of these passages. One that fails is tried again in two halves, and alone fails its passage."""
+        failure = self._try_step(list(together), list(together.values()))
+        if failure is None:
+            return
+        reason, out_of_memory = failure
+        if out_of_memory:
+            self.stack.release()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        if len(together) == 1:
+            (training,) = together.values()
+            training.error = reason
+            return
+        places, half = list(together), (len(together) + 1) // 2
+        if out_of_memory and half < self.adapters_per_step:
+            self.adapters_per_step = half
+            log.warning("a step of %d passages does not fit into memory: going on with %d", len(places), half)
+        for part in (places[:half], places[half:]):
+            self._step({place: together[place] for place in part})
+
+    def _try_step(self, places: list[int], trainings: list[Training]) -> tuple[str, bool] | None:
+        """One step of n passages, or what went wrong, and whether that was memory; then no adapter has changed."""
+        try:
+            self.stack.gather(places)
+            losses = self._losses([training.batch() for training in trainings])  # (n,)
+            losses.sum().backward()
+            self.stack.update(places, self.settings["learning_rate"])
+        except Exception as error:  # whatever goes wrong with one passage, the others go on
+            if not decoder.out_of_memory(error):
+                log.debug("a step failed", exc_info=True)
+                return str(error) or type(error).__name__, False
+            rows, length = trainings[0].shape()
+            lower = "max_length" if rows == 1 else "per_device_train_batch_size or max_length"
+            return f"{rows} x {length} tokens do not fit into memory; a lower {lower} would help", True
+        for training, value in zip(trainings, losses.detach().unbind(), strict=True):
+            training.losses.append(value)
+        return None
+
+    def _losses(self, batches: list[list[np.ndarray]]) -> Tensor:
+        """The loss of each passage of a step (n,), each batch with as many sequences."""
+        ids, token, targets, owner, counts = (to_device(t, self.device) for t in pad(batches))
+        if isinstance(self.model, decoder.Decoder) and isinstance(self.model.lm_head, FrozenLinear):
+            hidden = self.model.hidden(ids).flatten(0, 1).index_select(0, token)  # (N, C)
+            return loss.HeadLoss.apply(hidden, self.model.lm_head, targets, owner, counts)
+        logits = decoder.logits(self.model, ids).flatten(0, 1).index_select(0, token)  # (N, V)
+        return loss.losses_of_logits(logits, targets, owner, counts)
+
+    def _result(self, training: Training, fetched: "Fetched") -> Training:
+        flat, losses = fetched.get()
+        training.losses = losses
+        bad = next((step for step, value in enumerate(losses, start=1) if not math.isfinite(value)), None)
+        if training.error is None and bad is not None:
+            training.error = f"the loss of step {bad} is {losses[bad - 1]}; a smaller learning_rate may help"
+        if training.error is None and not flat.isfinite().all():
+            training.error = "the adapter is not finite after the last step; a smaller learning_rate may help"
+        if training.error is None:
+            training.tensors = self.stack.tensors(flat)
+        return training
+
+    def measure(self, passage: Passage, count: int) -> int:
+        """How many adapters a step should train on this device, of `count` passages, by measuring steps of this one.
+
+        On a processor in float32 always one: that keeps it busy, and two runs give the same bytes.
+        """
+        if self.device.type == "cpu":
+            return (
+                1
+                if self.stack.dtype == torch.float32
+                else most_that_pays(partial(self.trial, passage), math.inf, min(count, 4))
+            )
+        resting = torch.cuda.memory_allocated(self.device)
+        memory = 0.9 * (torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)) - resting
+        return most_that_pays(partial(self.trial, passage), memory, count)
+
+    def trial(self, passage: Passage, n: int) -> tuple[float, int] | None:
+        """Seconds and bytes of a step of n passages like this one, without its update; None where it does not fit."""
+        self.stack.make(1)
+        self.stack.begin(0)
+        batch = max(self._training(passage).batches, key=lambda batch: len(batch) * max(map(len, batch)))
+        cuda = self.device.type == "cuda"
+        try:
+            for _ in range(2):  # the first one is the slower
+                if cuda:
+                    torch.cuda.synchronize(self.device)
+                    torch.cuda.reset_peak_memory_stats(self.device)
+                    resting = torch.cuda.memory_allocated(self.device)
+                began = time.perf_counter()
+                self.stack.gather([0] * n)
+                self._losses([batch] * n).sum().backward()
+                if cuda:
+                    torch.cuda.synchronize(self.device)
+            seconds = time.perf_counter() - began
+        except Exception as error:
+            if not decoder.out_of_memory(error):
+                raise
+            return None
+        finally:
+            self.stack.release()
+        step = torch.cuda.max_memory_allocated(self.device) - resting if cuda else 0
+        return seconds, step + PLACES * n * self.stack.bytes_a_place()
+
+
+class Fetched:
+    """An adapter and its losses on their way from the device, while that goes on."""
+
+    def __init__(self, flat: Tensor, losses: list[Tensor]):
+        losses = torch.stack(losses) if losses else flat.new_zeros(0)
+        if flat.device.type == "cpu":
+            self.event, self.flat, self.losses = None, flat.clone(), losses
+            return
+        self.flat, self.losses = (torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in (flat, losses))
+        self.flat.copy_(flat, non_blocking=True)
+        self.losses.copy_(losses, non_blocking=True)
+        self.event = torch.cuda.Event()
+        self.event.record()
+
+    def ready(self) -> bool:
+        return self.event is None or self.event.query()
+
+    def get(self) -> tuple[Tensor, list[float]]:
+        if self.event is not None:
+            self.event.synchronize()
+        return self.flat, self.losses.tolist()
+
+
+def pad(batches: list[list[np.ndarray]]) -> tuple[Tensor, ...]:
+    """One step's batches, a list of sequences for each of its n passages, all of the same number of sequences.
+
+    Returns ids (R, T), padded on the right with 0 to the longest and no further; and of the N tokens that are
+    predicted: where they are predicted from (in ids flattened), what they are, and which passage's they are (0 to
+    n - 1); and how many each passage has (n,). Padding, and the first token of a sequence, is predicted nowhere.
+    """
+    sequences = [sequence for batch in batches for sequence in batch]
+    width = max(map(len, sequences))
+    ids = np.zeros((len(sequences), width), dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+    lengths = np.array([len(sequence) - 1 for sequence in sequences])
+    row = np.repeat(np.arange(len(sequences)), lengths)
+    column = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+    owner = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])[row]
+    counts = np.bincount(owner, minlength=len(batches))
+    parts = ids, row * width + column, ids[row, column + 1], owner, counts
+    return tuple(torch.from_numpy(np.ascontiguousarray(part, dtype=np.int64)) for part in parts)

@@ -1,0 +1,82 @@
+"""Prune: what no run of this config refers to goes from the store, and what killed jobs have left half written."""
+
+import contextlib
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..adapters.files import TENSORS
+from ..core.store import Store, remove
+from ..data.sequences import Position
+from ..train.encode import passage_digests
+
+log = logging.getLogger(__name__)
+
+RECENT = 3 * 86400  # seconds
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A batch of passages of a run, by what decides its digests."""
+
+    store: str
+    model: str
+    base_weight: str
+    prompts: str
+    settings: dict
+    positions: set[Position]
+
+
+def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
+    """Remove from the stores of these batches what belongs to none of them. Says how much, and at a terminal asks.
+
+    An entry that an output shares by a hard link, of whatever run, stays: removing it would free nothing, and that run
+    could not link it again. So does one of the last days: it may be of a run that was stopped, and will go on.
+    """
+    stores: dict[str, set[str]] = {}
+    for batch in wanted:
+        digests, _ = passage_digests(batch.model, batch.base_weight, batch.prompts, batch.settings, batch.positions)
+        stores.setdefault(batch.store, set()).update(digests.values())
+    doomed: list[Path] = []
+    for name, referred in stores.items():
+        store = Store(name)
+        digests = list(store.digests())
+        others = [store.entry(digest) for digest in digests if digest not in referred]
+        free = [entry for entry in others if _free(entry)]
+        left = store.abandoned()
+        log.info(
+            "%s: %d entries: %d of this config's runs, %d that others' outputs share or that are younger than %d days,"
+            " and %d (%s) of nobody; %d half written (%s)",
+            name, len(digests), len(digests) - len(others), len(others) - len(free), RECENT / 86400,
+            len(free), _size(free), len(left), _size(left),
+        )  # fmt: skip
+        doomed += free + left
+    if not doomed:
+        log.info("nothing to remove")
+        return
+    if ask and input(f"Remove these {len(doomed)}, {_size(doomed)}? [y/N] ").strip().lower() not in ("y", "yes"):
+        log.info("nothing was removed")
+        return
+    doomed = [path for path in doomed if path.parent.name == "tmp" or _free(path)]  # it may have taken a while
+    size = _size(doomed)
+    for path in doomed:
+        remove(path)
+    log.info("removed %d, %s", len(doomed), size)
+
+
+def _free(entry: Path) -> bool:
+    """Whether no output shares this entry, and it has lain there for days."""
+    try:
+        return (entry / TENSORS).stat().st_nlink == 1 and time.time() - entry.stat().st_mtime > RECENT
+    except FileNotFoundError:
+        return True  # damaged
+
+
+def _size(paths: list[Path]) -> str:
+    size = 0
+    for file in (file for path in paths for file in (path, *path.rglob("*"))):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            size += file.lstat().st_size
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,170 @@
+"""Verify: every byte of what a run has left, against the sha256 that was written with it."""
+
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..adapters import files as adapters
+from ..adapters.files import CONFIG, TENSORS
+from ..base import fetch as models_
+from ..core.errors import LoraryError, report
+from ..core.store import TRAINING, Store, remove, sha256
+from ..train.index import read_record
+
+log = logging.getLogger(__name__)
+
+TIMESTAMP = ".snakemake_timestamp"  # Snakemake's mark on a directory that it made
+OWN = {CONFIG, TENSORS, TIMESTAMP}  # what may lie in an adapter's directory
+
+
+@dataclass
+class Found:
+    """What was looked at, and what is wrong with it."""
+
+    checked: dict[str, int] = field(default_factory=dict)  # kind -> how many
+    damaged: list[str] = field(default_factory=list)  # a line each; removed, to be made again
+    broken: list[str] = field(default_factory=list)  # a line each; left for the user to mend
+    strange: list[Path] = field(default_factory=list)  # files that are not ours; left alone
+    hashes: dict[tuple[int, int], str] = field(default_factory=dict)  # (device, inode) -> sha256: links are read once
+    shown: float = field(default_factory=time.monotonic)
+
+    def count(self, kind: str) -> None:
+        self.checked[kind] = self.checked.get(kind, 0) + 1
+        if time.monotonic() - self.shown > 5:
+            self.shown = time.monotonic()
+            log.info("looked at %s", ", ".join(f"{n:,} {kind}" for kind, n in self.checked.items()))
+
+    def discard(self, path: Path, fault: str) -> None:
+        remove(path)
+        log.error("%s: %s; removed", path, fault)
+        self.damaged.append(f"{path}: {fault}")
+
+    def sha256(self, path: Path) -> str:
+        try:
+            inode = (path.stat().st_dev, path.stat().st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        if inode not in self.hashes:
+            self.hashes[inode] = sha256(path)
+        return self.hashes[inode]
+
+
+def verify(
+    records: list[str], runs: list[tuple[str, str]], tables: list[str], models: list[str], stores: list[str]
+) -> None:
+    """Check what is there of these: records of training jobs, and the adapters that they list; base weights, each with
+    a run.json that has its sha256; tables and prompt ids; base models; stores.
+
+    What is damaged is removed, so that the next call makes just that again; a base model is only named. What is not
+    there yet is no fault, and what cannot be read ends it. Raises LoraryError that names all that was damaged, OSError.
+    """
+    found = Found()
+    for store in stores:
+        _verify_store(Store(store), found)
+    for record in records:
+        if Path(record).exists():
+            _verify_adapters(record, found)
+    for base_weight, run in runs:
+        _verify_base_weight(Path(base_weight), Path(run), found)
+    for table in tables:
+        if Path(table).exists():
+            found.count("tables")
+            try:
+                pq.read_table(table, page_checksum_verification=True)
+            except (pa.ArrowException, OSError) as error:
+                if getattr(error, "errno", None):  # the disk's, and no word on what it holds
+                    raise
+                found.discard(Path(table), f"is no whole table ({error})")
+    broken_models = [
+        fault for directory in models if Path(directory).exists() for fault in _model_faults(directory, found)
+    ]
+
+    log.info(
+        "checked %s", ", ".join(f"{n:,} {kind}" for kind, n in found.checked.items()) or "nothing: nothing is there"
+    )
+    for path in found.strange:
+        log.warning("%s: no file of Lorary's; left alone", path)
+    found.broken += broken_models
+    if found.damaged or found.broken:
+        title = f"{len(found.damaged)} damaged, and removed; the next call makes just these again:"
+        if found.broken:
+            title = f"{len(found.damaged)} damaged, and removed; {len(found.broken)} more for you to mend:"
+        raise report([*found.damaged, *found.broken], title, most=1000)
+    log.info("nothing is damaged")
+
+
+def _verify_store(store: Store, found: Found) -> None:
+    for digest in store.digests():
+        found.count("store entries")
+        entry = store.entry(digest)
+        if (fault := store.damage(digest, found.sha256)) is not None:
+            found.discard(entry, fault)
+        else:
+            found.strange += _strangers(entry, OWN | {TRAINING})
+
+
+def _verify_adapters(record: str, found: Found) -> None:
+    found.count("records")
+    try:
+        lines = read_record(record)
+    except LoraryError:
+        found.discard(Path(record), "cannot be read")
+        return
+    for path, tensors, config in zip(lines["path"], lines["sha256"], lines["config_sha256"], strict=True):
+        directory = Path(path)
+        if not directory.is_dir():
+            continue  # deleted: the next call sees that by itself
+        found.count("adapters")
+        bad = [
+            name
+            for name, expected in ((TENSORS, tensors), (CONFIG, config))
+            if found.sha256(directory / name) != expected
+        ]
+        strangers = _strangers(directory, OWN)
+        if bad and strangers:
+            found.broken.append(
+                f"{path}: {' and '.join(bad)}: missing, or not what was trained. Move your own files away"
+                f" ({', '.join(file.name for file in strangers)}), delete it, and the next call makes it again."
+            )
+        elif bad:
+            found.discard(directory, f"{' and '.join(bad)}: missing, or not what was trained")
+        found.strange += strangers
+
+
+def _verify_base_weight(base_weight: Path, run: Path, found: Found) -> None:
+    try:
+        if (base_weight / TIMESTAMP).stat().st_mtime > run.stat().st_mtime:
+            return  # made anew since, by a run that has not ended yet
+        expected = json.loads(run.read_bytes())["base_weight"]["sha256"]
+        whole = adapters.digest(str(base_weight)) == expected
+    except FileNotFoundError:
+        return
+    except (ValueError, LookupError, TypeError):
+        found.discard(run, "cannot be read")
+        return
+    found.count("base weights")
+    if not whole:
+        found.discard(base_weight, f"not the base weight of {run}")
+
+
+def _model_faults(directory: str, found: Found) -> list[str]:
+    found.count("base models")
+    try:
+        written, here = models_.fingerprint(directory), models_.digest_model(Path(directory))
+    except (LoraryError, OSError, ValueError) as error:
+        return [f"{directory}: {error}"]
+    return [
+        f"{directory}: the {part} differ from its fingerprint. Where they are links, see what became of the files that"
+        " they lead to; then delete this folder, and the next call fetches the model again."
+        for part in ("weights", "tokenizer")
+        if written[part] != here[part]
+    ]
+
+
+def _strangers(directory: Path, own: set[str]) -> list[Path]:
+    return [path for path in sorted(directory.iterdir()) if path.name not in own]
