@@ -36,10 +36,10 @@ test-slurm: env
 	$(BIN)/pytest tests/slurm
 
 bench: env
-	$(BIN)/snakemake bench --cores all --resources gpu=1 --forcerun bench
+	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench --cores all --resources gpu=1 --forcerun bench
 
 bench-answers: env
-	$(BIN)/snakemake bench_answers --cores all --resources gpu=1 --forcerun bench_answers
+	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench_answers --cores all --resources gpu=1 --forcerun bench_answers
 
 faults: env
 	PYTHONPATH=workflow $(BIN)/python tests/faults.py

@@ -37,8 +37,7 @@ def made(tmp_path_factory, tiny_llama, tiny_qwen):
     for name, source in (("llama", tiny_llama), ("qwen", tiny_qwen)):
         model.get_model(str(source), None, str(root / name))
         adapter.init_base_weight(str(root / name), 2, 32, tiny.TARGETS, 0, None, str(root / f"{name}-base"))
-        templates = tiny.ROOT / "resources/prompt_templates.yaml"
-        prompter = prompts.load_prompter(str(root / name), templates, None, False, "26 Jul 2024")
+        prompter = prompts.load_prompter(str(root / name), tiny.PROMPTS)
         prompts.save(prompts.build(dataset.load([data], -1, "aug"), prompter, 3000), root / f"{name}.parquet")
     return root
 

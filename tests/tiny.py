@@ -15,6 +15,12 @@ CHATML = (
 WORDS = ("amber", "basalt", "copper", "dune", "ember", "flint", "granite", "heath", "iron", "jasper", "kelp", "loam")
 
 TARGETS = ["down_proj", "gate_proj", "up_proj"]
+PROMPTS = {  # the settings that prompts take
+    "prompt_templates": str(ROOT / "resources/prompt_templates.yaml"),
+    "fewshot": None,
+    "with_cot": False,
+    "chat_date": "26 Jul 2024",
+}
 TRAINING = {  # the settings that training takes
     "numerics": 1,
     "per_device_train_batch_size": 1,

@@ -16,7 +16,7 @@ import reference
 import tiny
 from lorary.answer.score import cut, score
 from lorary.base import fetch as model
-from lorary.train import encode as train
+from lorary.data.sequences import read_passages
 from project import Project
 
 SHARED = Path(os.environ.get("LORARY_ORACLE", tiny.ROOT.parent / "shared" / "oracle")).parent
@@ -91,10 +91,17 @@ def reference_here(encoded, smollm2):
     folders = {}
     for name, pid in (("direct", 0), ("direct", 1), ("direct", 2), ("cot", 0)):
         (prompts,) = encoded.glob(f"results/prompts/*_{name}_*/*.parquet")
-        (passage,) = train.read_passages(prompts, {(0, pid)})
+        (passage,) = read_passages(prompts, {(0, pid)})
         folders[name, pid] = encoded / f"reference-{name}-{pid}"
         reference.train(
-            theirs, ORACLE / "adapters/base_weight", passage.sequences, folders[name, pid], 3e-4, 1, 1, None
+            theirs,
+            ORACLE / "adapters/base_weight",
+            [e.ids for e in passage.examples],
+            folders[name, pid],
+            3e-4,
+            1,
+            1,
+            None,
         )
     return folders
 

@@ -97,7 +97,7 @@ def test_any_rows_load_whole_or_are_refused_with_their_place(folder, rows):
 
 @pytest.fixture(scope="module")
 def prompter(tiny_llama):
-    return prompts.load_prompter(tiny_llama, tiny.ROOT / "resources/prompt_templates.yaml", None, False, "26 Jul 2024")
+    return prompts.load_prompter(tiny_llama, tiny.PROMPTS)
 
 
 @MANY
@@ -153,7 +153,7 @@ def test_any_few_shot_file_is_read_or_refused(folder, example):
         assert "fewshot.json" in str(error)
 
 
-KEYS = [*resolve({})[0], "runs", "unknown"]
+KEYS = [*resolve({})[0].flat(), "runs", "unknown"]
 
 
 @MANY
@@ -165,5 +165,5 @@ def test_any_config_resolves_or_is_refused_by_its_keys(config):
         assert any(key in str(error) for key in config)
         return
     for run in runs:
-        assert run.keys() == resolve({})[0].keys()
-        assert all(part not in ("..", "") and "/" not in part for part in (run["model_name"], run["dataset"]))
+        assert run.flat().keys() == resolve({})[0].flat().keys()
+        assert all(part not in ("..", "") and "/" not in part for part in (run.model.model_name, run.data.dataset))

@@ -24,7 +24,7 @@ def test_the_campaign_is_not_small_and_names_no_case_twice():
 
 def read_all(config):
     for table in plan.make(resolve(config)).tables.values():
-        dataset.load([Path(file) for file in table["files"]], table["sample"], table["augment_model"])
+        dataset.load([Path(file) for file in table.inputs["files"]], **table.params)
 
 
 @pytest.mark.parametrize("case", named(CONFIG_AND_DATA))

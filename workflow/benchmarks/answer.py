@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.train import machine
-from lorary.answer.predict import Trained
+from lorary.answer.source import Trained
 from lorary.base.fetch import end_tokens
 from lorary.core.device import take_device
 from lorary.data import rows as dataset
@@ -33,11 +33,11 @@ def bench_answers(
 ) -> str:
     """Answer the questions of the first passages' own pairs with the adapters of their question (prag), in both ways;
     write JSON. Returns a table for reading."""
-    trained = Trained(records)
+    trained = Trained.of_records(records)
     rows = [row for row in dataset.read(table, 0, None) if (row["did"], row["pid"]) in trained.lines]
     together: dict[int, list[str]] = {}
     for row in rows:
-        together.setdefault(row["did"], []).append(trained.adapter((row["did"], row["pid"]))[0])
+        together.setdefault(row["did"], []).append(trained.lines[row["did"], row["pid"]]["path"])
     asked = [(row["did"], pair["question"]) for row in rows for pair in row["pairs"]]
     asked = [asked[i % len(asked)] for i in range(QUESTIONS)]
     questions = [(prompter.prompt_ids(question, []), together[did]) for did, question in asked]
@@ -79,10 +79,10 @@ def measure(
 
 
 def _ours(model: str, questions: list, max_new_tokens: int, device) -> dict[str, Any]:
-    from lorary.adapters.files import read_adapter
-    from lorary.answer.generate import Answerer, load_adapter
+    from lorary.adapters.lora import load_adapter
+    from lorary.answer.generate import Answerer
 
-    answerer = Answerer(model, "float32", device, list(read_adapter(questions[0][1][0])[1]))
+    answerer = Answerer(model, "float32", device, list(load_adapter(questions[0][1][0]).tensors))
     began = time.perf_counter()
     sets = [[load_adapter(path) for path in paths] for _, paths in questions]
     answers = answerer.generate([ids for ids, _ in questions], sets, max_new_tokens)

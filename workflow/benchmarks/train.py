@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.figures import BASIS, REFERENCE, draw, tables
 from lorary.adapters import files as adapters
 from lorary.core.device import take_device
-from lorary.data.sequences import Passage, read_passages
+from lorary.data.sequences import Example, Passage, read_passages
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ SETTINGS = {"per_device_train_batch_size": 1, "num_train_epochs": 1, "learning_r
 ROUNDS = 3  # of the quick measurements; the median counts
 STACKED = (1, 2, 4, 8, 16, 32)
 
-REFERENCE, BASIS = "the reference's way", "PEFT, no padding"
 # What is compared: label, and the arguments of `measure`.
 WAYS = {
     REFERENCE: {"way": "peft", "pad_to": REFERENCE_LENGTH, "precision": "float32"},
@@ -95,7 +95,7 @@ def measure_peft(
         some = _first(prompts, 1)
         adapted = PeftModel.from_pretrained(base, base_weight, is_trainable=True)
         optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=LEARNING_RATE)
-        sequences = some[0].sequences
+        sequences = [example.ids for example in some[0].examples]
 
         def step(sequence, update=True):
             ids = torch.tensor(sequence, dtype=torch.long)[None]
@@ -132,7 +132,7 @@ def measure_ours(
         some = _first(prompts, 1 if not stacked else 4 if device.type == "cpu" else 64)
         if stacked:
             ours.adapters_per_step = 4 if device.type == "cpu" else ours.measure(some[0], len(some))
-        ours.trial(Passage((0, 0), some[0].sequences[-1:]), ours.adapters_per_step)  # the first one is the slower
+        ours.trial(Passage((0, 0), some[0].examples[-1:]), ours.adapters_per_step)  # the first one is the slower
         trained = []
         result = _timed(lambda: trained.extend(ours.train(some, len(some))), some, precision, device)
         first = next(training for training in trained if training.passage is some[0])
@@ -159,10 +159,9 @@ def measure_job(
     here = Path(tempfile.mkdtemp(dir=folder))
     rows = []
     for i, passage in enumerate(_first(prompts, count)):
-        sequences = passage.sequences[-1:] if short else passage.sequences
-        for j, sequence in enumerate(sequences):
-            row = {"did": i, "pid": 0, "sequence": j, "length": len(sequence), "error": None}
-            rows.append({**row, "input_ids": [*sequence[:-1].tolist(), i + 1]})  # passages repeat: none is another's
+        for j, example in enumerate(passage.examples[-1:] if short else passage.examples):
+            row = {"did": i, "pid": 0, "sequence": j, "length": len(example), "error": None}
+            rows.append({**row, "input_ids": [*example.ids[:-1].tolist(), i + 1]})  # passages repeat: none is another's
     ids.save(ids.pa.Table.from_pylist(rows, schema=ids.PROMPT_SCHEMA), str(here / "prompts.parquet"))
     arguments = {
         "outputs": [str(here / f"out/data_{i}/passage_0") for i in range(count)],
@@ -205,7 +204,7 @@ def measure_tiny(model: str, base_weight: str, prompts: str, threads: int) -> di
 
     rng = np.random.default_rng(0)
     some = [
-        Passage((i, 0), [rng.integers(0, 256, rng.integers(15, 18), dtype=np.int32) for _ in range(5)])
+        Passage((i, 0), [Example(rng.integers(0, 256, rng.integers(15, 18), dtype=np.int32)) for _ in range(5)])
         for i in range(128)
     ]
     with take_device(threads) as (device, _):
@@ -280,81 +279,6 @@ def machine(threads: int) -> str:
     return f"{names[0] if names else platform.processor()}, {threads} threads"
 
 
-def tables(results: dict[str, Any]) -> str:
-    """The results in Markdown."""
-    reference, basis = results["ways"][REFERENCE], results["ways"][BASIS]
-    lines = [
-        f"On {results['machine']}:",
-        "",
-        "| | seconds a passage | tokens a second | against the reference | against PEFT, no padding | GFLOP a second"
-        " | of torch's matrix products | of packed ones | peak memory | operators a step and passage | cosine |",
-        "|" + " --- |" * 11,
-    ]
-    for label, way in results["ways"].items():
-        seconds = way["seconds_a_passage"]
-        cells = [
-            label,
-            f"{seconds:.2f}",
-            f"{way['tokens_a_second']:.0f}",
-            f"{reference['seconds_a_passage'] / seconds:.1f}×",
-            f"{basis['seconds_a_passage'] / seconds:.2f}×",
-            f"{way['flop_a_second'] / 1e9:.0f}",
-            _share(way, "torch"),
-            _share(way, "packed"),
-            f"{way['peak_memory_gb']:.1f} GB",
-            f"{way['operators']:.0f}" if "operators" in way else "",
-            f"{way['cosine']:.5f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    job, linear, tiny = results["job"], results["linear"], results["tiny"]
-    lines += [
-        "",
-        f"A whole job of {job['passages']} passages took {job['seconds']:.0f} s; {job['not_training']:.1%} of that was"
-        " not training (start, load, store, link).",
-        "",
-        "| short passages in a job | seconds a passage | peak memory |",
-        "| --- | --- | --- |",
-        *(f"| {n} | {r['seconds_a_passage']:.4f} | {r['peak_memory_gb']:.2f} GB |" for n, r in linear.items()),
-        "",
-        "| side by side, on a tiny model | passages a second | |",
-        "| --- | --- | --- |",
-        *(f"| {n} | {rate:.0f} | {rate / tiny['1']:.1f}× |" for n, rate in tiny.items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _share(way: dict[str, Any], product: str) -> str:
-    rate = way["matrix_rates"].get(product)
-    return f"{way['flop_a_second'] / rate:.0%}" if rate else ""
-
-
-def draw(results: dict[str, Any], path: str) -> None:
-    """Seconds a passage of each way, and the gain of training side by side where arithmetic is not the limit."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), gridspec_kw={"width_ratios": [3, 2]})
-    labels = list(results["ways"])[::-1]
-    seconds = [results["ways"][label]["seconds_a_passage"] for label in labels]
-    bars = left.barh(labels, seconds, color=["#3b6ea5" if label.startswith("ours") else "#b0b0b0" for label in labels])
-    left.bar_label(bars, [f" {value:.2f} s" if value < 10 else f" {value:.0f} s" for value in seconds])
-    left.set(xscale="log", xlabel="seconds a passage", xlim=(min(seconds) / 2, max(seconds) * 3))
-    left.set_title(results["machine"], fontsize=9)
-    counts = [int(n) for n in results["tiny"]]
-    right.plot(counts, list(results["tiny"].values()), marker="o", color="#3b6ea5")
-    right.set(xscale="log", xlabel="passages side by side", ylabel="passages a second", ylim=(0, None))
-    right.set_xticks(counts, counts)
-    right.minorticks_off()
-    right.set_title("a tiny model: launches are the limit", fontsize=9)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
-
-
 def _in_a_process(arguments: dict[str, Any]) -> dict[str, Any]:
     return json.loads(_python("-m", "benchmarks.train", given=arguments))
 
@@ -377,7 +301,7 @@ def _timed(run, some: list[Passage], precision: str, device) -> dict[str, Any]:
     _synchronize(device)
     seconds = time.perf_counter() - began
     rates.append(matrix_rates(precision, device))
-    tokens = sum(len(sequence) for passage in some for sequence in passage.sequences)
+    tokens = sum(len(example) for passage in some for example in passage.examples)
     return {
         "passages": len(some),
         "tokens": tokens,

@@ -7,7 +7,7 @@ import sys
 import warnings
 
 from .core.errors import LoraryError, explain
-from .plan.encode import METHODS
+from .plan.methods import METHODS
 
 
 def main() -> int:

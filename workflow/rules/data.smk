@@ -3,9 +3,9 @@
 
 rule load_data:
     input:
-        lambda w: table_settings(w)["files"],
+        lambda w: PLAN.encoding.tables[w.table].inputs["files"],
     output:
-        "results/data/{table}.parquet",
+        layout.TABLE,
     log:
         "logs/load_data/{table}.log",
     retries: 0
@@ -13,7 +13,6 @@ rule load_data:
     conda:
         "../../envs/lorary.yaml"
     params:
-        sample=lambda w: table_settings(w)["sample"],
-        augment_model=lambda w: table_settings(w)["augment_model"],
+        setting=lambda w: PLAN.encoding.tables[w.table].params,
     script:
         "../scripts/load_data.py"

@@ -1,30 +1,30 @@
 # One merged adapter of a question, or of a list of passages: `snakemake export --config export=total/data_0`. Not part
 # of a run.
 
-for export in PREDICT.exports:
+for job in PLAN.answering.exports:
 
     rule:
         name:
-            export.rule
+            job.rule
         input:
-            export.adapters,
+            job.inputs["adapters"],
         output:
-            directory(export.folder),
+            directory(job.outputs["adapter"]),
         log:
-            f"logs/{export.rule}.log",
+            job.log,
         retries: 0
         localrule: True
         conda:
             "../../envs/lorary.yaml"
         message:
-            f"Merging {len(export.adapters)} adapters into {export.folder}"
+            f"Merging {job.label}"
         script:
             "../scripts/export_adapter.py"
 
 
 rule export:
     input:
-        [export.folder for export in PREDICT.exports],
+        [job.outputs["adapter"] for job in PLAN.answering.exports],
     log:
         "logs/export.log",
     localrule: True

@@ -3,9 +3,9 @@
 
 rule get_model:
     input:
-        model_sources,
+        lambda w: model_files(PLAN.encoding.models[w.model].params["model_path"]),
     output:
-        directory("resources/models/{model}"),
+        directory(layout.MODEL),
     log:
         "logs/get_model/{model}.log",
     benchmark:
@@ -17,35 +17,29 @@ rule get_model:
     conda:
         "../../envs/lorary.yaml"
     params:
-        model_path=lambda w: model_settings(w)["model_path"],
-        model_revision=lambda w: model_settings(w)["model_revision"],
-        trust_remote_code=lambda w: model_settings(w)["trust_remote_code"],
+        # Of wildcards alone: Snakemake notices no change of params that are functions of the output.
+        source=lambda w: PLAN.encoding.models[w.model].params,
     script:
         "../scripts/get_model.py"
 
 
-for base_weight in PLAN.base_weights:
+for job in PLAN.encoding.base_weights:
 
     rule:
         name:
-            base_weight.rule
+            job.rule
         input:
-            model=base_weight.settings["model"],
-            given=base_weight.settings["base_weight"] or [],
+            model=job.inputs["model"],
+            given=job.params["base_weight"] or [],
         output:
-            directory(base_weight.path),
+            directory(job.outputs["base_weight"]),
         log:
-            f"logs/{base_weight.rule}.log",
+            job.log,
         retries: 0
         localrule: True
         conda:
             "../../envs/lorary.yaml"
         params:
-            model_source=PLAN.models[base_weight.settings["model"]],
-            lora_rank=base_weight.settings["lora_rank"],
-            lora_alpha=base_weight.settings["lora_alpha"],
-            lora_target_modules=base_weight.settings["lora_target_modules"],
-            seed=base_weight.settings["seed"],
-            base_weight=base_weight.settings["base_weight"],
+            setting=job.params,
         script:
             "../scripts/init_base_weight.py"

@@ -3,12 +3,12 @@
 
 rule build_prompts:
     input:
-        model=lambda w: prompt_settings(w)["model"],
-        table=lambda w: prompt_settings(w)["table"],
-        templates=lambda w: prompt_settings(w)["prompt_templates"],
-        fewshot=lambda w: prompt_settings(w)["fewshot"] or [],
+        model=lambda w: PLAN.encoding.prompts[w.prompts].inputs["model"],
+        table=lambda w: PLAN.encoding.prompts[w.prompts].inputs["table"],
+        templates=lambda w: PLAN.encoding.prompts[w.prompts].params["prompt_templates"],
+        fewshot=lambda w: PLAN.encoding.prompts[w.prompts].params["fewshot"] or [],
     output:
-        "results/prompts/{prompts}/{start}-{stop}.parquet",
+        layout.PROMPTS,
     log:
         "logs/build_prompts/{prompts}/{start}-{stop}.log",
     benchmark:
@@ -19,7 +19,7 @@ rule build_prompts:
     retries: 0
     # A rule with a group is no local one.
     group:
-        "prompts" if len(PROMPTS) > LOCAL_PROMPTS else None
+        "prompts" if PLAN.prompts_are_grouped else None
     localrule: True
     conda:
         "../../envs/lorary.yaml"
@@ -27,8 +27,6 @@ rule build_prompts:
         mem_mb=2000,
         runtime=10,
     params:
-        with_cot=lambda w: prompt_settings(w)["with_cot"],
-        chat_date=lambda w: prompt_settings(w)["chat_date"],
-        max_length=lambda w: prompt_settings(w)["max_length"],
+        setting=lambda w: PLAN.encoding.prompts[w.prompts].params,
     script:
         "../scripts/build_prompts.py"

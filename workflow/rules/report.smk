@@ -1,32 +1,29 @@
 # What a person looks at: plots, and the summary page. `snakemake --report report.html` puts the same into Snakemake's.
 
 
+def plot(name, category, what):
+    """Its file with its place in Snakemake's own report."""
+    return report(layout.PLOTS[name], caption=f"../report/{name}.rst", category=category, labels={"what": what})
+
+
 rule report:
     input:
-        [file for index in PLAN.indexes for file in (index.path, index.run)],
-        SCORES,
-        [f"{prediction.folder}/predict.json" for prediction in PREDICT.predictions],
-        [batch.record for batch in PLAN.batches],
+        PLAN.indexes,
+        PLAN.scores,
+        PLAN.predictions,
+        PLAN.records,
     output:
-        **plots_of_answers(),
+        # Of runs that have inference_methods.
+        scores=plot("scores", "Scores", "F1 by method") if PLAN.scores else [],
+        knowledge=plot("knowledge", "Knowledge", "before and after") if PLAN.scores else [],
         page=report(
-            "results/report.html",
+            layout.REPORT,
             caption="../report/page.rst",
             category="What the adapters taught",
             labels={"what": "summary page"},
         ),
-        losses=report(
-            "results/report/losses.svg",
-            caption="../report/losses.rst",
-            category="Training",
-            labels={"what": "loss curves"},
-        ),
-        speed=report(
-            "results/report/speed.svg",
-            caption="../report/speed.rst",
-            category="Training",
-            labels={"what": "seconds and tokens"},
-        ),
+        losses=plot("losses", "Training", "loss curves"),
+        speed=plot("speed", "Training", "seconds and tokens"),
     log:
         "logs/report.log",
     retries: 0
@@ -34,8 +31,8 @@ rule report:
     conda:
         "../../envs/lorary.yaml"
     params:
-        runs=report_runs(),
+        runs=PLAN.shown_runs(),
     message:
-        "Drawing results/report.html"
+        f"Drawing {layout.REPORT}"
     script:
         "../scripts/report.py"

@@ -1,78 +1,66 @@
 # One job trains one batch of passages and declares each of its adapter directories, so each batch has its rule.
 
-for batch in PLAN.batches:
+for kind in PLAN.encoding.types:
+    for job in kind.batches:
+
+        rule:
+            name:
+                job.rule
+            input:
+                model=job.inputs["model"],
+                base_weight=job.inputs["base_weight"],
+                prompts=job.inputs["prompts"],
+            output:
+                adapters=[directory(adapter) for adapter in job.outputs["adapters"]],
+                record=job.outputs["record"],
+            log:
+                text=job.log,
+                outcome=job.outcome,
+            benchmark:
+                job.benchmark
+            conda:
+                "../../envs/lorary.yaml"
+            threads: threads
+            resources:
+                gpu=1,
+                # For a cluster; each attempt asks for more.
+                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+            params:
+                setting=job.params,
+            message:
+                f"Training {job.label} of {kind.passages} passages"
+            script:
+                "../scripts/train_adapters.py"
+
+
+for job in PLAN.encoding.indexes.values():
 
     rule:
         name:
-            batch.rule
+            job.rule
         input:
-            model=batch.model,
-            base_weight=batch.base_weight,
-            prompts=batch.prompts,
+            records=job.inputs["records"],
+            tables=job.inputs["tables"],
+            model=job.inputs["model"],
+            base_weight=job.inputs["base_weight"],
         output:
-            adapters=[directory(adapter) for adapter in batch.adapters],
-            record=batch.record,
-        log:
-            text=f"logs/train_adapters/{batch.name}.log",
-            outcome=training_outcome(batch),
-        benchmark:
-            f"benchmarks/train_adapters/{batch.name}.tsv"
-        conda:
-            "../../envs/lorary.yaml"
-        threads: training_threads
-        resources:
-            gpu=1,
-            # For a cluster; each attempt asks for more.
-            mem_mb=lambda wildcards, input, attempt: request.memory_mb(input.model, attempt),
-            runtime=lambda wildcards, input, attempt, batch=batch: request.minutes(
-                input.model,
-                len(batch.adapters),
-                batch.settings["num_train_epochs"],
-                batch.settings["precision"],
-                attempt,
-            ),
-        params:
-            model_source=batch.model_source,
-            settings=batch.settings,
-            adapters_per_step=batch.adapters_per_step,
-            store=batch.store,
-            label=batch.label,
-        message:
-            f"Training {batch.label} of {batch.of} passages"
-        script:
-            "../scripts/train_adapters.py"
-
-
-for index in PLAN.indexes:
-
-    rule:
-        name:
-            index.rule
-        input:
-            records=[batch.record for batch in index.batches],
-            tables=sorted({batch.table for batch in index.batches}),
-            model=index.model,
-            base_weight=index.base_weight,
-        output:
-            table=index.path,
+            table=job.outputs["table"],
             run=report(
-                index.run,
+                job.outputs["run"],
                 caption="../report/settings.rst",
                 category="Settings",
-                labels={"what": f"{Path(index.run).parts[-4]} {Path(index.run).parts[-3]}"},
+                labels={"what": job.label},
             ),
         log:
-            f"logs/{index.rule}.log",
+            job.log,
         retries: 0
         localrule: True
         conda:
             "../../envs/lorary.yaml"
         params:
-            table_of=[batch.table for batch in index.batches],
-            runs=index.runs,
-            data=index.data,
-            tables={Path(batch.adapters[0]).parts[-3]: batch.table for batch in index.batches},
+            setting=job.params,
         message:
-            f"Indexing {index.path}"
+            f"Indexing {job.outputs['table']}"
         script:
             "../scripts/index_adapters.py"

@@ -8,11 +8,11 @@ rule verify:
     conda:
         "../../envs/lorary.yaml"
     params:
-        records=[batch.record for batch in PLAN.batches],
-        runs=[(index.base_weight, index.run) for index in PLAN.indexes],
-        tables=[*PLAN.tables, *PROMPTS],
-        models=list(PLAN.models),
-        stores=STORES,
+        records=PLAN.records,
+        runs=PLAN.base_weights_of_runs(),
+        tables=[*PLAN.tables, *PLAN.prompts],
+        models=PLAN.models,
+        stores=PLAN.stores,
     message:
         "Verifying adapters, store, tables, base weights and base models"
     script:
@@ -21,19 +21,16 @@ rule verify:
 
 rule prune:
     input:
-        models=list(PLAN.models),
-        base_weights=[base_weight.path for base_weight in PLAN.base_weights],
-        prompts=PROMPTS,
+        models=PLAN.models,
+        base_weights=PLAN.base_weights,
+        prompts=PLAN.prompts,
     log:
         "logs/prune.log",
     localrule: True
     conda:
         "../../envs/lorary.yaml"
     params:
-        batches=[
-            (batch.store, batch.model, batch.base_weight, batch.prompts, batch.settings, batch.adapters)
-            for batch in PLAN.batches
-        ],
+        batches=PLAN.wanted(),
     message:
         "Pruning the store"
     script:

@@ -9,9 +9,5 @@ from lorary.base.fetch import get_model
 from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule, network=True):
-    get_model(
-        snakemake.params.model_path,
-        snakemake.params.model_revision,
-        snakemake.output[0],
-        snakemake.params.trust_remote_code,
-    )
+    source = snakemake.params.source
+    get_model(source["model_path"], source["model_revision"], snakemake.output[0], source["trust_remote_code"])

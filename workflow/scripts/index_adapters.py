@@ -10,12 +10,13 @@ from lorary.train.index import index_adapters
 from lorary.train.provenance import describe_run
 
 with job(snakemake.log[0], snakemake.rule):
-    index_adapters(snakemake.input.records, snakemake.params.table_of, snakemake.output.table)
+    setting = snakemake.params.setting
+    index_adapters(setting["types"], snakemake.output.table)
     describe_run(
-        runs=snakemake.params.runs,
+        runs=setting["runs"],
         model=snakemake.input.model,
         base_weight=snakemake.input.base_weight,
-        data=snakemake.params.data,
-        tables=snakemake.params.tables,
+        data=setting["data"],
+        tables={kind["type"]: kind["table"] for kind in setting["types"]},
         output=snakemake.output.run,
     )

@@ -10,13 +10,14 @@ from lorary.base.fetch import check_source
 from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule):
-    check_source(snakemake.input.model, **snakemake.params.model_source)
+    setting = snakemake.params.setting
+    check_source(snakemake.input.model, **setting["model_source"])
     init_base_weight(
         model=snakemake.input.model,
-        rank=snakemake.params.lora_rank,
-        alpha=snakemake.params.lora_alpha,
-        target_modules=snakemake.params.lora_target_modules,
-        seed=snakemake.params.seed,
-        given=snakemake.params.base_weight,
+        rank=setting["lora_rank"],
+        alpha=setting["lora_alpha"],
+        target_modules=setting["lora_target_modules"],
+        seed=setting["seed"],
+        given=setting["base_weight"],
         destination=snakemake.output[0],
     )

@@ -9,4 +9,4 @@ from lorary.answer.knowledge import gather
 from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule):
-    gather(snakemake.input, snakemake.params.types, snakemake.output[0])
+    gather(list(snakemake.input), snakemake.output[0])

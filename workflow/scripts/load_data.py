@@ -6,10 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lorary.core.job import job
-from lorary.data import rows as dataset
+from lorary.data import rows
 
 with job(snakemake.log[0], snakemake.rule):
-    rows = dataset.load(
-        [Path(path) for path in snakemake.input], snakemake.params.sample, snakemake.params.augment_model
-    )
-    dataset.save(rows, snakemake.output[0])
+    rows.save(rows.load([Path(path) for path in snakemake.input], **snakemake.params.setting), snakemake.output[0])

@@ -9,8 +9,10 @@ from lorary.base.fetch import check_source
 from lorary.core.job import job
 from lorary.train.encode import train_adapters
 
-with job(snakemake.log.text, snakemake.params.label):
-    check_source(snakemake.input.model, **snakemake.params.model_source)
+setting = snakemake.params.setting
+
+with job(snakemake.log.text, setting["label"]):
+    check_source(snakemake.input.model, **setting["model_source"])
     train_adapters(
         outputs=snakemake.output.adapters,
         record=snakemake.output.record,
@@ -18,8 +20,8 @@ with job(snakemake.log.text, snakemake.params.label):
         model=snakemake.input.model,
         base_weight=snakemake.input.base_weight,
         prompts=snakemake.input.prompts,
-        settings=snakemake.params.settings,
-        adapters_per_step=snakemake.params.adapters_per_step,
-        store=snakemake.params.store,
+        settings=setting["settings"],
+        adapters_per_step=setting["adapters_per_step"],
+        store=setting["store"],
         threads=snakemake.threads,
     )

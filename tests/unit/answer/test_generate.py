@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 import tiny
 from lorary.adapters import merge
 from lorary.adapters.files import init_base_weight
+from lorary.adapters.lora import load_adapter
 from lorary.answer import generate
 from lorary.base import fetch as model
 from lorary.core.errors import LoraryError
@@ -75,7 +76,7 @@ def ours(base):
 
 
 def sets(base):
-    loaded = [generate.load_adapter(str(base / str(i))) for i in range(4)]
+    loaded = [load_adapter(str(base / str(i))) for i in range(4)]
     return [[loaded[i] for i in adapters] for _, adapters in QUESTIONS]
 
 

@@ -22,7 +22,7 @@ def write(folder, answers, **settings):
     for i, some in enumerate((rows[:1], rows[1:])):
         parts.append(str(folder / f"{i}.json"))
         (folder / f"{i}.json").write_text(json.dumps(some))
-    settings = {**resolve({})[0], "inference_method": "prag", "data_type": "total", **settings}
+    settings = {**resolve({})[0].flat(), "inference_method": "prag", "data_type": "total", **settings}
     write_predictions(parts, settings, *(str(folder / n) for n in ("predict.json", "result.txt", "config.json")))
     return folder
 
@@ -67,6 +67,10 @@ def test_files_have_the_references_form(tmp_path):
     assert {key: config[key] for key in told} == told
 
 
+def table_of(folders, output):
+    scores_table(*([str(folder / name) for folder in folders] for name in ("predict.json", "config.json")), str(output))
+
+
 def test_chain_of_thought_is_scored_by_its_conclusion(tmp_path):
     folder = write(tmp_path / "prag/total", [(["slate"], "It is grey. So the answer is slate.")] * 2, with_cot=True)
     assert [row["em"] for row in json.loads((folder / "predict.json").read_text())] == ["1", "1"]
@@ -75,9 +79,9 @@ def test_chain_of_thought_is_scored_by_its_conclusion(tmp_path):
 def test_the_table_has_a_line_for_each_folder_with_intervals(tmp_path):
     folders = [
         write(tmp_path / "a/prag/total", ANSWERS, learning_rate=0.1),
-        write(tmp_path / "b/icl/bridge", ANSWERS[:2]),
+        write(tmp_path / "b/icl/bridge", ANSWERS[:2], inference_method="icl", data_type="bridge"),
     ]
-    scores_table([str(folder) for folder in folders], str(tmp_path / "scores.tsv"))
+    table_of(folders, tmp_path / "scores.tsv")
     table = pd.read_csv(tmp_path / "scores.tsv", sep="\t")
     assert table[["method", "type", "questions", "learning_rate"]].to_numpy().tolist() == [
         ["prag", "total", 3, 0.1],
@@ -105,4 +109,4 @@ def test_a_damaged_part_is_named(tmp_path):
     folder = write(tmp_path / "prag/total", ANSWERS)
     (folder / "predict.json").write_text("[")
     with pytest.raises(LoraryError, match=r"predict\.json is damaged"):
-        scores_table([str(folder)], str(tmp_path / "scores.tsv"))
+        table_of([folder], tmp_path / "scores.tsv")

@@ -14,7 +14,7 @@ from lorary.base import decoder
 from lorary.core.store import sha256
 from lorary.data import prompts
 from lorary.data import rows as dataset
-from lorary.train.encode import RECORD
+from lorary.train.records import COLUMNS
 
 
 @pytest.fixture
@@ -62,15 +62,14 @@ def test_answers_are_measured_and_the_same(made, tmp_path, monkeypatch):
         folder = tmp_path / f"data_{did}/passage_0"
         shutil.copytree(made / "llama-base", folder)
         digests = {c: sha256(folder / f) for c, f in (("sha256", TENSORS), ("config_sha256", CONFIG))}
-        lines.append({**dict.fromkeys(RECORD), "did": did, "pid": 0, "path": str(folder), **digests})
+        lines.append({**dict.fromkeys(COLUMNS), "did": did, "pid": 0, "path": str(folder), **digests})
     pd.DataFrame(lines).to_csv(tmp_path / "record.tsv", sep="\t", index=False)
     dataset.save(dataset.load([made / "total.json"], -1, "aug"), str(tmp_path / "table.parquet"))
-    templates = str(tiny.ROOT / "resources/prompt_templates.yaml")
     text = bench_answers.bench_answers(
         model=str(made / "llama"),
         table=str(tmp_path / "table.parquet"),
         records=[str(tmp_path / "record.tsv")],
-        prompter=prompts.load_prompter(str(made / "llama"), templates, None, False, "26 Jul 2024"),
+        prompter=prompts.load_prompter(str(made / "llama"), tiny.PROMPTS),
         max_new_tokens=4,
         threads=1,
         output=str(tmp_path / "answers.json"),

@@ -1,4 +1,4 @@
-"""Long work in batches goes on from the last finished one."""
+"""Long work goes on from the last finished item; one that fails, or fits no memory, does so alone."""
 
 import contextlib
 import json
@@ -6,58 +6,79 @@ import os
 import signal
 
 import pytest
+import torch
 
-from lorary.core import work as journal
+from lorary.core import work
 from lorary.core.errors import LoraryError
 
-BATCHES = [journal.Batch(f"key{i}", [2 * i, 2 * i + 1]) for i in range(4)]
+ITEMS = [work.Item(f"key{i}", f"place {i}", i) for i in range(8)]
+RESULTS = {f"key{i}": 2 * i for i in range(8)}
 
 
 class Work:
-    """Doubles the items, notes what it was asked, and fails or is struck where told to."""
+    """Doubles what items hold, two at a time, notes what it was asked, and fails or is struck where told to."""
 
-    def __init__(self, fails=(), struck=None, kind=LoraryError):
-        self.asked, self.begun, self.fails, self.struck, self.kind = [], 0, fails, struck, kind
+    def __init__(self, fails=(), struck=None, kind=LoraryError, fits=99):
+        self.asked, self.begun, self.fails, self.struck, self.kind, self.fits = [], 0, fails, struck, kind, fits
 
     @contextlib.contextmanager
     def begin(self):
         self.begun += 1
-        yield self.work
+        yield work.in_batches(4 if self.fits < 99 else 2, self.double)
 
-    def work(self, items):
-        self.asked.append(items)
-        if items[0] == self.struck:
+    def double(self, items):
+        numbers = [item.content for item in items]
+        self.asked.append(numbers)
+        if len(numbers) > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        if self.struck in numbers:
             os.kill(os.getpid(), signal.SIGTERM)
-        for item in items:
-            if item in self.fails:
-                raise self.kind(f"item {item} is bad")
-        return [2 * item for item in items]
+        for number in numbers:
+            if number in self.fails:
+                raise self.kind(f"{number} is bad")
+        return [2 * number for number in numbers]
 
 
 @pytest.fixture
 def finish(tmp_path):
-    return lambda work, batches=BATCHES: journal.finish(str(tmp_path / "j.jsonl"), batches, work.begin, "things")
+    """Finishes items, a call at a time: returns what failed, and all results that are kept."""
+
+    def finish(doubling, items=ITEMS):
+        kept = work.Journal(str(tmp_path / "j.jsonl"))
+        failed = work.finish(items, kept, doubling.begin, ("thing", "things"))
+        return failed, kept.results
+
+    return finish
 
 
-RESULTS = [[0, 2], [4, 6], [8, 10], [12, 14]]
-
-
-def test_what_is_there_is_not_done_again(finish, tmp_path):
+def test_what_is_there_is_not_done_again(finish, tmp_path, caplog):
+    caplog.set_level("INFO")
     first, second = Work(), Work()
-    assert finish(first) == RESULTS
-    assert finish(second) == RESULTS
+    assert finish(first) == finish(second) == ({}, RESULTS)
     assert (len(first.asked), second.begun) == (4, 0)
-    # another key: that one; and its old result is gone
+    # another key, beside one whose batch was finished: that one alone
     third = Work()
-    changed = [*BATCHES[:3], journal.Batch("new", [6, 7])]
-    assert finish(third, changed) == RESULTS
-    assert third.asked == [[6, 7]]
-    keys = [json.loads(line)["key"] for line in (tmp_path / "j.jsonl").read_text().splitlines()]
-    assert keys == ["key0", "key1", "key2", "new"]
+    changed = [*ITEMS[:7], work.Item("new", "place 7", 7)]
+    failed, results = finish(third, changed)
+    assert (failed, results["new"], third.asked) == ({}, 14, [[7]])
+    assert "1 thing; the others are done" in caplog.text
 
 
-@pytest.mark.parametrize("torn", [b'{"key": "key3", "resu', b"\xff", b"null\n", b'{"key": 3}\n'])
-def test_after_a_kill_the_finished_batches_count(finish, tmp_path, torn):
+def test_items_alike_are_worked_on_once(finish):
+    once = Work()
+    assert finish(once, [*ITEMS, work.Item("key3", "again", 3)]) == ({}, RESULTS)
+    assert sorted(number for numbers in once.asked for number in numbers) == list(range(8))
+
+
+def test_what_nobody_asks_for_goes(finish, tmp_path):
+    finish(Work())
+    work.Journal(str(tmp_path / "j.jsonl")).keep_only(["key5", "key2", "key5"])
+    lines = [json.loads(line) for line in (tmp_path / "j.jsonl").read_text().splitlines()]
+    assert lines == [{"key": "key5", "result": 10}, {"key": "key2", "result": 4}]
+
+
+@pytest.mark.parametrize("torn", [b'{"key": "key6", "resu', b"\xff", b"null\n", b'{"key": 3}\n'])
+def test_after_a_kill_what_was_finished_counts(finish, tmp_path, torn):
     with pytest.raises(RuntimeError):  # as a kill: nothing is tidied up
         finish(Work(fails=[4], kind=RuntimeError))
     with (tmp_path / "j.jsonl").open("ab") as file:
@@ -66,33 +87,62 @@ def test_after_a_kill_the_finished_batches_count(finish, tmp_path, torn):
     with pytest.raises(RuntimeError):
         finish(second)
     third = Work()
-    assert finish(third) == RESULTS
+    assert finish(third) == ({}, RESULTS)
     assert (second.asked, third.asked) == ([[4, 5], [6, 7]], [[6, 7]])
 
 
-def test_a_stop_is_after_the_batch_in_hand(finish):
-    work = Work(struck=2)
-    with pytest.raises(LoraryError, match="Stopped with 4 things in 2 batches to go"):
-        finish(work)
-    assert work.asked == [[0, 1], [2, 3]]
+def test_a_stop_is_after_what_is_in_hand(finish):
+    struck = Work(struck=2)
+    with pytest.raises(LoraryError, match="Stopped after 4 of 8 things: they are kept, and the same command goes on"):
+        finish(struck)
+    assert struck.asked == [[0, 1], [2, 3]]
     rest = Work()
-    assert finish(rest) == RESULTS
+    assert finish(rest) == ({}, RESULTS)
     assert rest.asked == [[4, 5], [6, 7]]
 
 
-def test_an_item_that_fails_is_named_and_alone_is_tried_again(finish):
-    with pytest.raises(LoraryError, match=r"Some things failed.*\n  item 3 is bad$"):
-        finish(Work(fails=[3]))
+def test_an_item_that_fails_does_so_alone_and_alone_is_tried_again(finish):
+    failed, results = finish(Work(fails=[3]))
+    assert failed == {"key3": "3 is bad"}
+    assert results == {key: result for key, result in RESULTS.items() if key != "key3"}
     again = Work(fails=[3])
-    with pytest.raises(LoraryError, match=r"\n  item 3 is bad$"):
-        finish(again)
+    assert finish(again)[0] == failed
     assert again.asked == [[3]]
-    work = Work()
-    assert finish(work) == RESULTS
-    assert work.asked == [[3]]
-    assert finish(Work(fails=range(8))) == RESULTS  # all is there
+    assert finish(Work()) == ({}, RESULTS)
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3])
+def test_a_batch_that_does_not_fit_is_halved(finish, fits):
+    assert finish(Work(fits=fits)) == ({}, RESULTS)
+
+
+def test_what_fits_no_memory_fails_alone(finish, monkeypatch):
+    double = Work.double
+
+    def greedy(self, items):
+        if any(item.content == 5 for item in items):
+            raise MemoryError
+        return double(self, items)
+
+    monkeypatch.setattr(Work, "double", greedy)
+    failed, results = finish(Work())
+    assert failed == {"key5": "it does not fit into memory"}
+    assert len(results) == 7
+
+
+def test_a_disk_that_refuses_is_named_with_what_is_kept(finish, tmp_path, monkeypatch):
+    put = work.Journal.put
+
+    def full(self, results):
+        if len(self.results) == 4:
+            raise OSError(28, "No space left on device", "j.jsonl")
+        put(self, results)
+
+    monkeypatch.setattr(work.Journal, "put", full)
+    with pytest.raises(LoraryError, match=r"j.jsonl: No space left on device\. .* 4 of 8 things are kept\."):
+        finish(Work())
 
 
 def test_a_key_is_of_all_that_decides():
-    assert journal.key([1, "a"], {"x": 2, "y": 3}) == journal.key([1, "a"], {"y": 3, "x": 2})
-    assert journal.key([1, "a"]) != journal.key([1, "b"]) != journal.key(["1", "a"])
+    assert work.key([1, "a"], {"x": 2, "y": 3}) == work.key([1, "a"], {"y": 3, "x": 2})
+    assert work.key([1, "a"]) != work.key([1, "b"]) != work.key(["1", "a"])

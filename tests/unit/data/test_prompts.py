@@ -39,7 +39,8 @@ def rows(tmp_path):
 
 
 def prompter(model, with_cot=False, fewshot=None, templates=DEFAULT, chat_date="26 Jul 2024"):
-    return prompts.load_prompter(str(model), str(templates), fewshot and str(fewshot), with_cot, chat_date)
+    setting = {"prompt_templates": str(templates), "fewshot": fewshot and str(fewshot)}
+    return prompts.load_prompter(str(model), {**setting, "with_cot": with_cot, "chat_date": chat_date})
 
 
 def write(path, content):
@@ -224,7 +225,7 @@ def test_ids_are_those_of_the_chat_template_and_then_of_the_answer(model, tmp_pa
             ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
             ids = ids + tokenizer.encode(f"{answer}.", add_special_tokens=False)
             place = {"did": row["did"], "pid": row["pid"], "sequence": i}
-            expected.append({**place, "length": len(ids), "input_ids": ids, "error": None})
+            expected.append({**place, "length": len(ids), "input_ids": ids, "begin": None, "end": None, "error": None})
     assert table == expected
     assert [tokenizer.decode(row["input_ids"][-1:]) for row in table] == ["."] * len(table)
 
@@ -279,7 +280,7 @@ def test_a_passage_that_cannot_be_encoded_fails_alone(tmp_path, rows, caplog):
     table = prompts.build(rows, prompter(tmp_path), 3000).to_pylist()
     assert [row for row in table if row["error"] is None] == [row for row in good if (row["did"], row["pid"]) != (0, 1)]
     (failed,) = [row for row in table if row["error"]]
-    place = {"did": 0, "pid": 1, "sequence": 0, "length": 0, "input_ids": []}
+    place = {"did": 0, "pid": 1, "sequence": 0, "length": 0, "input_ids": [], "begin": None, "end": None}
     hint = "see this passage's text and the model's chat template"
     assert failed == {**place, "error": f"TemplateError: no; {hint}"}
     assert "data_0/passage_1: the prompt ids cannot be made: TemplateError: no" in caplog.text
@@ -290,6 +291,6 @@ def test_the_files_are_readable_with_pandas(model, tmp_path, rows):
     path = tmp_path / "prompts.parquet"
     prompts.save(table, str(path))
     frame = pd.read_parquet(path)
-    assert list(frame.columns) == ["did", "pid", "sequence", "length", "input_ids", "error"]
+    assert list(frame.columns) == ["did", "pid", "sequence", "length", "input_ids", "begin", "end", "error"]
     assert [ids.tolist() for ids in frame["input_ids"]] == table["input_ids"].to_pylist()
     assert frame.groupby(["did", "pid"]).size().tolist() == [5] * 4

@@ -7,9 +7,9 @@ import pytest
 
 import tiny
 from lorary.core.errors import LoraryError
-from lorary.plan import answer as plan_predict
-from lorary.plan import encode as plan
+from lorary.plan import answer, encode
 from lorary.plan.config import resolve
+from lorary.plan.layout import run_folder
 
 RUN = "m/rank=2_alpha=32/toy/lr=0.0015_epoch=3_direct/aug_model=aug"
 
@@ -17,10 +17,6 @@ RUN = "m/rank=2_alpha=32/toy/lr=0.0015_epoch=3_direct/aug_model=aug"
 @pytest.fixture(autouse=True)
 def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "resources").mkdir()
-    (tmp_path / "resources/prompt_templates.yaml").write_bytes(
-        (tiny.ROOT / "resources/prompt_templates.yaml").read_bytes()
-    )
     write([2, 1, 3])
 
 
@@ -38,16 +34,20 @@ def make(*runs, **settings):
         "augment_model": "aug",
         **settings,
     }
-    made = plan.make(resolve({**settings, "sample": -1, "runs": list(runs)}))
-    return made, plan_predict.make(made)
+    made = encode.make(resolve({**settings, "sample": -1, "runs": list(runs)}))
+    return made, answer.make(made)
+
+
+def method_of(prediction):
+    return prediction.result.params["settings"]["inference_method"]
 
 
 def test_each_method_has_its_folder_in_the_tree_of_predictions():
     _, predict = make()
-    assert [p.folder for p in predict.predictions] == [
-        f"results/predictions/{RUN}/{method}/total" for method in ("vanilla", "icl", "prag", "combine")
+    assert [p.result.outputs["predictions"] for p in predict.predictions] == [
+        f"results/predictions/{RUN}/{method}/total/predict.json" for method in ("vanilla", "icl", "prag", "combine")
     ]
-    assert [k.path for k in predict.knowledge] == [f"results/predictions/{RUN}/knowledge.tsv"]
+    assert [k.result.outputs["table"] for k in predict.knowledge] == [f"results/predictions/{RUN}/knowledge.tsv"]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,8 @@ def test_each_method_has_its_folder_in_the_tree_of_predictions():
     ],
 )
 def test_predictions_lie_beside_the_adapters(adapters, predictions):
-    assert plan_predict.predictions_folder(f"{adapters}/{RUN}") == f"{predictions}/{RUN}"
+    (run,) = resolve({"model_name": "m", "dataset": "toy", "augment_model": "aug", "adapter_dir": adapters})
+    assert run_folder(run).beside("predictions") == f"{predictions}/{RUN}"
 
 
 def test_no_link_leads_predictions_elsewhere(tmp_path):
@@ -71,10 +72,10 @@ def test_no_link_leads_predictions_elsewhere(tmp_path):
 
 
 def test_a_job_needs_the_records_of_the_adapters_that_it_uses_and_no_others(monkeypatch):
-    monkeypatch.setattr(plan_predict, "QUESTIONS_PER_JOB", 2)
+    monkeypatch.setattr(answer, "QUESTIONS_PER_JOB", 2)
     made, predict = make(passages_per_job=1)
-    records = [batch.record for batch in made.batches]
-    jobs = {p.method: p.jobs for p in predict.predictions}
+    records = [batch.outputs["record"] for batch in made.batches]
+    jobs = {method_of(p): p.parts for p in predict.predictions}
     assert [job.params["rows"] for job in jobs["prag"]] == [[0, 3], [3, 6]]
     for method in ("prag", "combine"):
         assert [job.inputs["records"] for job in jobs[method]] == [records[:3], records[3:]]
@@ -83,11 +84,11 @@ def test_a_job_needs_the_records_of_the_adapters_that_it_uses_and_no_others(monk
 
 
 def test_what_is_learnt_is_compared_with_the_adapter_of_another_question(monkeypatch):
-    monkeypatch.setattr(plan_predict, "PASSAGES_PER_JOB", 2)
+    monkeypatch.setattr(answer, "PASSAGES_PER_JOB", 2)
     made, predict = make(passages_per_job=1)
-    jobs = predict.knowledge[0].jobs
+    jobs = predict.knowledge[0].parts
     assert [job.params["others"] for job in jobs] == [[(1, 0), (1, 0)], [(2, 0), (0, 0)], [(0, 1), (0, 0)]]
-    records = [batch.record for batch in made.batches]
+    records = [batch.outputs["record"] for batch in made.batches]
     assert [job.inputs["records"] for job in jobs] == [
         records[:3],
         records[:1] + records[2:4],
@@ -99,7 +100,7 @@ def test_what_is_learnt_is_compared_with_the_adapter_of_another_question(monkeyp
 def test_with_one_question_the_other_is_of_the_same_or_there_is_none(counts, others):
     write(counts)
     _, predict = make()
-    assert predict.knowledge[0].jobs[0].params["others"] == others
+    assert predict.knowledge[0].parts[0].params["others"] == others
 
 
 def test_a_rerun_with_a_larger_sample_finds_what_is_finished():
@@ -108,18 +109,18 @@ def test_a_rerun_with_a_larger_sample_finds_what_is_finished():
     write([2, 1, 3, 1])
     _, larger = make()
     for before, after in zip(predict.predictions, larger.predictions, strict=True):
-        assert before.jobs[0].journal == after.jobs[0].journal
-        assert before.jobs[0].output != after.jobs[0].output
+        assert before.parts[0].params["finished"] == after.parts[0].params["finished"]
+        assert before.parts[0].outputs != after.parts[0].outputs
 
 
 def test_without_methods_there_is_nothing_to_make():
     _, predict = make(inference_methods=[])
-    assert predict == plan_predict.PredictPlan([], [], [])
+    assert predict == answer.Answering([], [], [])
 
 
 def test_runs_of_one_folder_have_their_methods_together():
     _, predict = make({"inference_methods": ["prag"]}, {"inference_methods": ["vanilla"]}, {"inference_methods": []})
-    assert [p.method for p in predict.predictions] == ["vanilla", "prag"]
+    assert [method_of(p) for p in predict.predictions] == ["vanilla", "prag"]
 
 
 def test_two_lengths_of_answers_in_one_folder_are_refused():
@@ -133,9 +134,10 @@ def test_runs_without_methods_do_not_decide_how_the_others_answer():
     made, predict = make({"inference_methods": [], "max_new_tokens": 9}, {"sample": 2, "inference_methods": ["prag"]})
     assert made.types[0].counts == [2, 1, 3]
     (prediction,) = predict.predictions
-    assert prediction.jobs[0].params | {"rows": [0, 3], "max_new_tokens": 20} == prediction.jobs[0].params
-    assert prediction.kind.asked["sample"] == 2
-    assert len(predict.knowledge[0].jobs[0].params["others"]) == 3
+    params = prediction.parts[0].params
+    assert params | {"rows": [0, 3], "max_new_tokens": 20} == params
+    assert prediction.result.params["settings"]["sample"] == 2
+    assert len(predict.knowledge[0].parts[0].params["others"]) == 3
     with pytest.raises(LoraryError, match=r"runs\[1\] and runs\[2\] would both write .* different max_new_tokens"):
         make({"inference_methods": []}, {"max_new_tokens": 9}, {"max_new_tokens": 8})
 
@@ -143,10 +145,12 @@ def test_runs_without_methods_do_not_decide_how_the_others_answer():
 def test_rules_and_files_have_names_of_their_own():
     tiny.write_rows(tiny.Path("data/two/aug/total.json"), json.loads(tiny.Path("data/toy/aug/total.json").read_text()))
     _, predict = make({"dataset": "toy"}, {"dataset": "two"}, {"dataset": "two", "learning_rate": 1})
-    jobs = [job for made in (*predict.predictions, *predict.knowledge) for job in made.jobs]
-    for names in ([j.rule for j in jobs] + [p.rule for p in predict.predictions], [j.output for j in jobs]):
+    gathered = [*predict.predictions, *predict.knowledge]
+    jobs = [job for made in gathered for job in made.parts]
+    rules = [job.rule for job in jobs] + [made.result.rule for made in gathered]
+    for names in (rules, [job.outputs["answers"] for job in jobs], [job.log for job in jobs]):
         assert len(set(names)) == len(names) >= 15
-    assert len({job.journal for job in jobs}) == len(jobs)
+    assert len({job.params["finished"] for job in jobs}) == len(jobs)
 
 
 @pytest.mark.parametrize(
@@ -164,20 +168,20 @@ def test_rules_and_files_have_names_of_their_own():
 def test_an_export_holds_the_adapters_that_are_named(export, name, adapters):
     _, predict = make(export=export)
     (made,) = predict.exports
-    assert made.folder == f"results/export/{RUN}/{name}"
-    assert made.adapters == [f"results/adapters/{RUN}/total/{path}" for path in adapters]
+    assert made.outputs == {"adapter": f"results/export/{RUN}/{name}"}
+    assert made.inputs["adapters"] == [f"results/adapters/{RUN}/total/{path}" for path in adapters]
 
 
 def test_an_export_of_many_passages_has_a_short_name():
     write([1] * 60)
     _, predict = make(export=[f"total/data_{i}/passage_0" for i in range(60)])
-    name = os.path.basename(predict.exports[0].folder)
+    name = os.path.basename(predict.exports[0].outputs["adapter"])
     assert name.startswith("60_passages_")
 
 
 def test_each_run_exports_what_it_names():
     _, predict = make({}, {"export": "total/data_0"}, {"export": ["total/data_1"]}, {"export": "total/data_0"})
-    assert [os.path.basename(made.folder) for made in predict.exports] == ["total_data_0", "total_data_1"]
+    assert [os.path.basename(made.outputs["adapter"]) for made in predict.exports] == ["total_data_0", "total_data_1"]
     assert len({made.rule for made in predict.exports}) == 2
 
 

@@ -7,9 +7,16 @@ import yaml
 
 import tiny
 from lorary.core.errors import LoraryError
-from lorary.plan.config import resolve
+from lorary.plan import layout
+from lorary.plan.config import load_schema
+from lorary.plan.config import resolve as resolve_runs
 
-PROPERTIES = yaml.safe_load((tiny.ROOT / "workflow/schemas/config.schema.yaml").read_text())["properties"]
+PROPERTIES = load_schema()["properties"]
+
+
+def resolve(config):
+    """Every key of each run."""
+    return [run.flat() for run in resolve_runs(config)]
 
 
 def refusal(config):
@@ -20,7 +27,7 @@ def refusal(config):
 
 def test_an_empty_config_is_one_run_of_defaults():
     (run,) = resolve({})
-    assert run.keys() == PROPERTIES.keys() - {"runs"}
+    assert list(run) == [key for key in PROPERTIES if key != "runs"]
     assert (run["dataset"], run["sample"], run["max_length"], run["chat_date"]) == (
         "invented",
         300,
@@ -28,7 +35,8 @@ def test_an_empty_config_is_one_run_of_defaults():
         "26 Jul 2024",
     )
     assert run["augment_model"] == run["model_name"] == "smollm2-135m-instruct"
-    assert run["projector_data_dir"] == "resources/demo_projector"
+    assert run["data_dir"] == layout.one_spelling(str(layout.DEMO))
+    assert run["projector_data_dir"] == f"{run['data_dir']}_projector"
 
 
 def test_names_that_follow_from_others():
@@ -36,6 +44,32 @@ def test_names_that_follow_from_others():
     assert (run["augment_model"], run["projector_data_dir"]) == ("m", "my/data_projector")
     (run,) = resolve({"model_name": "m", "augment_model": "a", "projector_data_dir": "p"})
     assert (run["augment_model"], run["projector_data_dir"]) == ("a", "p")
+
+
+def test_the_projects_own_files_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (run,) = resolve({})
+    assert run["data_dir"] == str(tiny.ROOT / "resources/demo")
+    assert run["prompt_templates"] == str(tiny.ROOT / "resources/prompt_templates.yaml")
+    monkeypatch.chdir(tiny.ROOT)  # in the checkout as one would write them
+    (run,) = resolve({})
+    assert (run["data_dir"], run["prompt_templates"]) == ("resources/demo", "resources/prompt_templates.yaml")
+
+
+@pytest.mark.parametrize(
+    "key", ["data_dir", "projector_data_dir", "prompt_templates", "fewshot", "base_weight", "adapter_dir", "store_dir"]
+)
+def test_a_tilde_is_the_home_folder(key, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert resolve({key: "~/mine"})[0][key] == "/home/somebody/mine"
+
+
+def test_a_run_is_frozen_and_in_groups():
+    (run,) = resolve_runs({"sample": 7})
+    assert run.data.sample == 7
+    with pytest.raises(AttributeError):
+        run.data.sample = 8
+    assert not {"inference_methods", "max_new_tokens", "export"} & run.flat("answers").keys()
 
 
 def test_config_yaml_documents_every_key_with_its_default():
@@ -81,12 +115,12 @@ BAD = {
     "model_path": [None, "", 3],
     "model_revision": [1, False],
     "trust_remote_code": [None, 1, "yes"],
-    "data_dir": [None, "", "a\nb", "a\0"],
+    "data_dir": ["", 3, "a\nb", "a\0"],
     "projector": [None, 1, 0, "yes", "tru"],
     "projector_data_dir": ["", 1],
     "sample": [0, -2, 1.5, "ten", "300", None, True, NAN, INF],
     "with_cot": [None, 1, "cot"],
-    "prompt_templates": [None, "", {}],
+    "prompt_templates": ["", {}],
     "fewshot": ["", [], 1],
     "max_length": [1, 0, -1, "3000", 2.5, True],
     "chat_date": ["", "2024-07-26", "July 26, 2024", "31 Feb 2024", "26 Jul 2024\n", 2024, None],
@@ -191,7 +225,7 @@ def test_runs_override_the_config_which_overrides_the_defaults():
 def test_what_follows_from_others_follows_in_each_run():
     runs = resolve({"model_name": "m", "runs": [{"model_name": "n"}, {"data_dir": "d"}]})
     assert [run["augment_model"] for run in runs] == ["n", "m"]
-    assert [run["projector_data_dir"] for run in runs] == ["resources/demo_projector", "d_projector"]
+    assert [run["projector_data_dir"] for run in runs][1] == "d_projector"
 
 
 def test_faults_in_runs_name_the_run():

@@ -1,5 +1,6 @@
 """The plan: the adapter tree, the batches of passages, and what several runs share or may not share."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 import tiny
 from lorary.core.errors import LoraryError
-from lorary.plan import encode as plan
+from lorary.plan import encode, layout
 from lorary.plan.config import resolve
 
 
@@ -26,8 +27,7 @@ def _folder(tmp_path, monkeypatch):
 
 def make(**settings):
     settings = {"data_dir": "data", "dataset": "toy", "augment_model": "aug", "data_type": "b", **settings}
-    settings.setdefault("prompt_templates", str(tiny.ROOT / "resources/prompt_templates.yaml"))
-    return plan.make(resolve(settings))
+    return encode.make(resolve(settings))
 
 
 def write_counts(counts, name="many"):
@@ -39,7 +39,7 @@ def write_counts(counts, name="many"):
 
 
 def adapters(made):
-    return [adapter for batch in made.batches for adapter in batch.adapters]
+    return [adapter for batch in made.batches for adapter in batch.outputs["adapters"]]
 
 
 def refusal(*runs, **settings):
@@ -52,7 +52,7 @@ def test_the_adapter_tree_is_that_of_prag_to_the_letter():
     made = make(model_name="m", num_train_epochs=1, learning_rate=3e-4, adapter_dir="out/")
     folder = "out/m/rank=2_alpha=32/toy/lr=0.0003_epoch=1_direct/aug_model=aug/b"
     assert adapters(made) == [f"{folder}/data_{did}/passage_{pid}" for did in (0, 1) for pid in (0, 1)]
-    assert [weight.path for weight in made.base_weights] == ["out/m/rank=2_alpha=32/base_weight"]
+    assert [job.outputs["base_weight"] for job in made.base_weights] == ["out/m/rank=2_alpha=32/base_weight"]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_type_is_a_folder_name_too():
 def test_projector_reads_the_other_folder():
     made = make(projector=True, data_type=None)
     (table,) = made.tables.values()
-    assert table["files"] == ["data_projector/toy/aug/total.json"]
+    assert table.inputs["files"] == ["data_projector/toy/aug/total.json"]
     assert len(adapters(made)) == 3
     with pytest.raises(LoraryError, match="elsewhere/toy/aug: no such data folder"):
         make(projector=True, projector_data_dir="elsewhere")
@@ -115,13 +115,13 @@ def test_passages_per_job(passages, per_job, sizes):
     made = make(
         **write_counts([passages - passages // 2, passages // 2] if passages > 1 else [1]), passages_per_job=per_job
     )
-    assert [len(batch.adapters) for batch in made.batches] == sizes
+    assert [len(batch.outputs["adapters"]) for batch in made.batches] == sizes
 
 
 def test_auto_counts_the_passages_of_all_types_of_a_run():
     for kind in "bc":
         tiny.write_rows(Path(f"data/toy/aug/{kind}.json"), tiny.make_rows(75, pairs=1))
-    assert {len(batch.adapters) for batch in make(data_type=None).batches} == {3}
+    assert {len(batch.outputs["adapters"]) for batch in make(data_type=None).batches} == {3}
 
 
 @pytest.mark.parametrize("per_job", [1, 7, 64, 100, 150])
@@ -130,20 +130,20 @@ def test_batches_take_each_passage_once_in_order_and_their_prompt_file_holds_the
     made = make(**write_counts(counts), passages_per_job=per_job)
     expected = [f"data_{did}/passage_{pid}" for did, count in enumerate(counts) for pid in range(count)]
     assert ["/".join(Path(adapter).parts[-2:]) for adapter in adapters(made)] == expected
-    assert len({(batch.rule, batch.record) for batch in made.batches}) == len(made.batches)
+    assert len({(batch.rule, batch.outputs["record"]) for batch in made.batches}) == len(made.batches)
     files = {}
     start = 0
     for batch in made.batches:
-        folder, _, name = batch.prompts.removesuffix(".parquet").rpartition("/")
-        assert folder in made.prompts
+        folder, _, name = batch.inputs["prompts"].removesuffix(".parquet").rpartition("/")
+        assert folder in [job.outputs["folder"] for job in made.prompts.values()]
         first, last = map(int, name.split("-"))
-        stop = start + len(batch.adapters)
+        stop = start + len(batch.outputs["adapters"])
         assert first <= start < stop <= last + 1 <= len(expected)
         files[first] = last
         start = stop
     starts = sorted(files)
     assert starts == [0, *(files[first] + 1 for first in starts[:-1])]  # and the files hold each passage once
-    assert all(files[first] - first + 1 >= plan.PASSAGES_PER_PROMPT_FILE for first in starts[:-1])
+    assert all(files[first] - first + 1 >= encode.PASSAGES_PER_PROMPT_FILE for first in starts[:-1])
 
 
 def test_runs_that_differ_in_the_training_share_all_before_it():
@@ -157,7 +157,7 @@ def test_runs_that_differ_in_the_training_share_all_before_it():
     ]
     assert len(set(adapters(made))) == len(adapters(made)) == 12
     assert len({batch.rule for batch in made.batches}) == len(made.batches)
-    assert len({batch.prompts for batch in made.batches}) == 1
+    assert len({batch.inputs["prompts"] for batch in made.batches}) == 1
 
 
 def test_what_prompt_ids_depend_on_separates_them():
@@ -166,7 +166,7 @@ def test_what_prompt_ids_depend_on_separates_them():
             {"adapter_dir": str(i), **run} for i, run in enumerate([{}, {"max_length": 9}, {"chat_date": "1 Jan 2025"}])
         ]
     )
-    assert len(made.prompts) == len({batch.prompts for batch in made.batches}) == 3
+    assert len(made.prompts) == len({batch.inputs["prompts"] for batch in made.batches}) == 3
 
 
 def test_examples_count_only_with_chain_of_thought():
@@ -217,7 +217,7 @@ def test_runs_with_other_samples_and_types_are_one(order):
     made = make(runs=[{"sample": 1}, {"sample": -1, "data_type": None}, {"sample": 300, "passages_per_job": 2}][order])
     assert len(adapters(made)) == len(set(adapters(made))) == 8
     assert len(made.indexes) == 1
-    assert {batch.of for batch in made.batches} == {4}
+    assert {kind.passages for kind in made.types} == {4}
 
 
 @pytest.mark.parametrize("absolute", [False, True])
@@ -225,6 +225,24 @@ def test_one_adapter_dir_may_be_written_in_two_ways(tmp_path, absolute):
     other = {"adapter_dir": str(tmp_path / "out") if absolute else "./out/"}
     assert len(adapters(make(runs=[{"adapter_dir": "out"}, other]))) == 4
     assert "with different seed" in refusal({"adapter_dir": "out"}, {**other, "seed": 1})
+
+
+def test_the_jobs_of_all_stages_have_one_shape():
+    made = make(with_cot=True, fewshot="fewshot.json")
+    stages = made.models, made.tables, made.prompts, made.indexes
+    jobs = [*(job for stage in stages for job in stage.values()), *made.base_weights, *made.batches]
+    for job in jobs:
+        assert job.rule
+        assert job.label
+        assert job.outputs
+        json.dumps([job.inputs, job.outputs, job.params])  # what a rule and a script can take
+    assert all(job.log == f"logs/{job.name or job.rule}.log" for job in jobs)
+
+
+def test_no_wildcard_is_left_in_a_path():
+    made = make()
+    assert made.models["smollm2-135m-instruct"].outputs["model"] == layout.MODEL.format(model="smollm2-135m-instruct")
+    assert not [path for batch in made.batches for path in batch.inputs.values() if "{" in path]
 
 
 @pytest.mark.parametrize("key", ["prompt_templates", "fewshot", "base_weight"])

@@ -2,7 +2,15 @@
 
 import pytest
 
-from lorary.plan.resources import memory_mb, minutes
+from lorary.plan.resources import Resources
+
+
+def memory_mb(model, attempt):
+    return Resources(1, 1, "float32").memory_mb(model, attempt)
+
+
+def minutes(model, passages, epochs, precision, attempt):
+    return Resources(passages, epochs, precision).minutes(model, attempt)
 
 
 @pytest.fixture

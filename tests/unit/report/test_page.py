@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from lorary.answer import knowledge
+from lorary.plan import layout
 from lorary.report import page
-from lorary.train.encode import RECORD
+from lorary.train.records import COLUMNS
 
 
 def learnt(*lines):
@@ -47,26 +48,23 @@ def test_with_one_passage_there_is_no_other():
     assert found["own"]["recall"] == 1.0
 
 
-def test_what_is_not_there_is_left_out(tmp_path):
+def test_what_is_not_there_is_left_out(tmp_path, monkeypatch):
     """After a run in which a passage failed, with no index, no predictions and half of the records."""
-    run = tmp_path / "adapters/m/rank=2_alpha=32/toy/lr=1.0_epoch=1_direct/aug_model=m"
-    run.mkdir(parents=True)
-    line = {**dict.fromkeys(RECORD, 1), "path": "x", "losses": "2.5"}
-    pd.DataFrame([line]).to_csv(tmp_path / "0.tsv", sep="\t", index=False)
+    monkeypatch.chdir(tmp_path)
+    line = {**dict.fromkeys(COLUMNS, 1), "path": "x", "losses": "2.5"}
+    pd.DataFrame([line]).to_csv("0.tsv", sep="\t", index=False)
     failed = {"dataset": "toy", "type": "total", "did": 3, "pid": 1, "path": "x", "reason": "<loss> is nan", "log": "l"}
-    pd.DataFrame([failed]).to_csv(tmp_path / "failed.tsv", sep="\t", index=False)
-    files = page.RunFiles(
-        index=str(run / "adapters.tsv"),
-        records=[str(tmp_path / "0.tsv"), str(tmp_path / "1.tsv")],
-        settings=str(run / "run.json"),
-        knowledge=str(tmp_path / "knowledge.tsv"),
-        predictions=[str(tmp_path / "prag/total")],
+    pd.DataFrame([failed]).to_csv("failed.tsv", sep="\t", index=False)
+    run = page.ShownRun(
+        title="m, toy, lr=1.0_epoch=1_direct",
+        folder="adapters/m",
+        about="adapters/m/run.json",
+        records=["0.tsv", "1.tsv"],
+        knowledge="knowledge.tsv",
+        predictions=[{"file": "prag/total/predict.json", "type": "total", "method": "prag"}],
     )
-    output = tmp_path / "report.html"
-    page.build(
-        [files], str(tmp_path / "scores.tsv"), str(tmp_path / "failed.tsv"), str(tmp_path / "plots"), str(output)
-    )
-    text = output.read_text()
+    page.build([run], "failed.tsv")
+    text = Path(layout.REPORT).read_text()
     assert "1 passage failed" in text
     assert "total/data_3/passage_1" in text
     assert "&lt;loss&gt; is nan" in text
@@ -74,8 +72,8 @@ def test_what_is_not_there_is_left_out(tmp_path):
     assert "<h2>Scores" not in text
     assert "Probability of the answers" not in text
     # and with none of it
-    page.build([], None, str(tmp_path / "none.tsv"), str(tmp_path / "plots"), str(output))
-    assert "<h1>What the adapters taught</h1>" in output.read_text()
+    page.build([], "none.tsv")
+    assert "<h1>What the adapters taught</h1>" in Path(layout.REPORT).read_text()
 
 
 def test_the_same_plots_have_the_same_bytes(tmp_path):

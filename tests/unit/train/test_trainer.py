@@ -9,16 +9,26 @@ import reference
 import tiny
 from lorary.adapters import files as adapter
 from lorary.base import decoder
-from lorary.data.sequences import Passage, read_passages
+from lorary.data.sequences import Example, Passage, read_passages
 from lorary.train import trainer
+from lorary.train.step import pad
 
 CPU = torch.device("cpu")
+
+
+def of(position, sequences):
+    """A passage of these ids, which a test may change."""
+    return Passage(position, [Example(np.array(ids, dtype=np.int32)) for ids in sequences])
+
+
+def ids_of(passage):
+    return [example.ids for example in passage.examples]
 
 
 def passages(made, name="llama"):
     """Three passages with 5, 6 and 2 sequences of different lengths."""
     found = read_passages(made / f"{name}.parquet", {(0, 0), (1, 0), (2, 0)})
-    return [Passage(passage.position, [ids.copy() for ids in passage.sequences]) for passage in found]
+    return [of(passage.position, ids_of(passage)) for passage in found]
 
 
 def train(directory, base, some, n=1, dtype=None, **settings):
@@ -69,7 +79,7 @@ def test_the_adapters_are_those_of_the_reference(made, tmp_path, name, n, rank, 
     theirs = AutoModelForCausalLM.from_pretrained(made / name, dtype=torch.float32)
     for i, passage in enumerate(passages(made, name)):
         training = ours[passage.position]
-        expected = reference.train(theirs, base, passage.sequences, tmp_path / f"theirs{i}", 3e-3, epochs, batch, 400)
+        expected = reference.train(theirs, base, ids_of(passage), tmp_path / f"theirs{i}", 3e-3, epochs, batch, 400)
         assert training.losses == pytest.approx(expected, rel=1e-4)
         cosine, distance = reference.compare(save(training, tmp_path / f"ours{i}"), tmp_path / f"theirs{i}", base)
         assert cosine >= 0.9999
@@ -78,8 +88,8 @@ def test_the_adapters_are_those_of_the_reference(made, tmp_path, name, n, rank, 
 
 def test_in_float64_gradients_and_updates_are_the_references(made):
     base, some = made / "llama-base", passages(made)
-    one_step = [Passage(p.position, p.sequences[:1]) for p in some]  # B is zero: only its gradient is not
-    two_steps = [Passage(p.position, p.sequences[:2]) for p in some]
+    one_step = [of(p.position, ids_of(p)[:1]) for p in some]  # B is zero: only its gradient is not
+    two_steps = [of(p.position, ids_of(p)[:2]) for p in some]
     for work, steps in ((one_step, 1), (two_steps, 2), (some, None)):
         gradients = {}
 
@@ -93,7 +103,7 @@ def test_in_float64_gradients_and_updates_are_the_references(made):
             ours = train(made / "llama", base, work, 3, torch.float64)
         by_position = {p.position: gradients[place] for p, place in zip(work, reversed(range(3)), strict=True)}
         for passage in work:
-            expected = peft_in_float64(made / "llama", base, passage.sequences)
+            expected = peft_in_float64(made / "llama", base, ids_of(passage))
             if steps:
                 for mine, theirs in zip(by_position[passage.position], expected["gradients"], strict=True):
                     for key, gradient in theirs.items():
@@ -137,14 +147,14 @@ def peft_in_float64(directory, base, sequences):
 def test_a_place_that_is_free_goes_to_the_next_passage(made, n):
     """Ragged: 13 passages of 1 to 6 sequences, two epochs, with a last batch that is smaller."""
     some = [
-        Passage((i, 0), [np.roll(ids, i) for ids in passage.sequences[: 1 + i % 6]])
+        of((i, 0), [np.roll(ids, i) for ids in ids_of(passage)[: 1 + i % 6]])
         for i, passage in enumerate((passages(made) * 5)[:13])
     ]
     settings = {"per_device_train_batch_size": 2, "num_train_epochs": 2}
     alone = train(made / "llama", made / "llama-base", some, 1, **settings)
     beside = train(made / "llama", made / "llama-base", some, n, **settings)
     for position, training in beside.items():
-        assert len(training.losses) == 2 * -(-len(training.passage.sequences) // 2)
+        assert len(training.losses) == 2 * -(-len(training.passage.examples) // 2)
         assert training.losses == pytest.approx(alone[position].losses, rel=1e-4)
         assert training.adapters_per_step == n
     assert_same(beside, alone, made / "llama-base")
@@ -169,7 +179,7 @@ def test_other_models_and_other_target_modules(made, tmp_path, kind, settings, t
     ours = train(directory, base, passages(made), 3)
     theirs = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     for i, passage in enumerate(passages(made)):
-        reference.train(theirs, base, passage.sequences, tmp_path / f"theirs{i}", 3e-3, 1, 1, None)
+        reference.train(theirs, base, ids_of(passage), tmp_path / f"theirs{i}", 3e-3, 1, 1, None)
         folder = save(ours[passage.position], tmp_path / f"ours{i}")
         cosine, distance = reference.compare(folder, tmp_path / f"theirs{i}", base)
         assert cosine >= 0.9999
@@ -191,7 +201,7 @@ def test_the_base_model_does_not_change(made):
 
 def test_a_passage_does_not_depend_on_those_before_it(made):
     first, second, _ = passages(made)
-    again = Passage((9, 9), first.sequences)
+    again = Passage((9, 9), first.examples)
     results = train(made / "llama", made / "llama-base", [first, second, again])
     assert torch.equal(flat(results[first.position]), flat(results[9, 9]))
     assert not torch.equal(flat(results[first.position]), flat(results[second.position]))
@@ -213,9 +223,9 @@ def test_a_loss_that_is_not_finite_spoils_only_its_own_passage(made, tmp_path, n
     )
     (tmp_path / "config.json").write_text(config)
     some = passages(made)
-    assert not any((ids == 7).any() for passage in some for ids in passage.sequences)
+    assert not any((ids == 7).any() for passage in some for ids in ids_of(passage))
     good = train(tmp_path, made / "llama-base", some, n)
-    some[1].sequences[3][4] = 7
+    some[1].examples[3].ids[4] = 7
     mixed = train(tmp_path, made / "llama-base", some, n)
     assert mixed[1, 0].error == "the loss of step 4 is nan; a smaller learning_rate may help"
     assert mixed[1, 0].tensors is None
@@ -225,7 +235,7 @@ def test_a_loss_that_is_not_finite_spoils_only_its_own_passage(made, tmp_path, n
 
 
 def test_a_sequence_without_a_token_to_predict_has_no_loss(made):
-    training = train(made / "llama", made / "llama-base", [Passage((0, 0), [np.array([7], dtype=np.int32)])])[0, 0]
+    training = train(made / "llama", made / "llama-base", [of((0, 0), [[7]])])[0, 0]
     assert training.error == "the loss of step 1 is nan; a smaller learning_rate may help"
 
 
@@ -242,9 +252,9 @@ def limit_memory(monkeypatch, tokens):
 
 
 def test_a_step_that_does_not_fit_is_halved_and_nothing_is_lost(made, monkeypatch, caplog):
-    some = [Passage((i, 0), passage.sequences) for i, passage in enumerate(passages(made) * 4)]
+    some = [Passage((i, 0), passage.examples) for i, passage in enumerate(passages(made) * 4)]
     alone = train(made / "llama", made / "llama-base", some, 1)
-    longest = max(len(ids) for passage in some for ids in passage.sequences)
+    longest = max(len(ids) for passage in some for ids in ids_of(passage))
     limit_memory(monkeypatch, 2 * longest)
     beside = train(made / "llama", made / "llama-base", some, 8)
     assert not any(training.error for training in beside.values())
@@ -255,8 +265,8 @@ def test_a_step_that_does_not_fit_is_halved_and_nothing_is_lost(made, monkeypatc
 
 def test_a_sequence_that_fits_no_memory_fails_its_passage_alone(made, monkeypatch):
     some = passages(made)
-    some[1].sequences[2] = np.tile(some[1].sequences[2], 9)
-    longest = len(some[1].sequences[2])
+    some[1].examples[2] = Example(np.tile(some[1].examples[2].ids, 9))
+    longest = len(some[1].examples[2])
     limit_memory(monkeypatch, longest - 1)
     results = train(made / "llama", made / "llama-base", some, 2)
     assert results[1, 0].error == f"1 x {longest} tokens do not fit into memory; a lower max_length would help"
@@ -273,7 +283,7 @@ def test_whatever_goes_wrong_with_a_step_fails_one_passage(made, monkeypatch):
 
     monkeypatch.setattr(decoder.Decoder, "hidden", fussy)
     some = passages(made)
-    some[2].sequences[1][0] = 499
+    some[2].examples[1].ids[0] = 499
     results = train(made / "llama", made / "llama-base", some, 3)
     assert {position: training.error for position, training in results.items()} == {
         (0, 0): None,
@@ -322,9 +332,18 @@ def test_a_trial_takes_time_and_changes_no_result(made):
 
 
 def test_padding_is_to_the_longest_of_the_step_and_is_predicted_nowhere():
-    ids, token, targets, owner, counts = trainer.pad([[np.array([5, 6, 7])], [np.array([8])], [np.array([9, 4])]])
+    ids, token, targets, owner, counts = pad([[Example(np.array(ids))] for ids in ([5, 6, 7], [8], [9, 4])])
     assert ids.tolist() == [[5, 6, 7], [8, 0, 0], [9, 4, 0]]
     assert token.tolist() == [0, 1, 6]
     assert targets.tolist() == [6, 7, 4]
     assert owner.tolist() == [0, 0, 2]
     assert counts.tolist() == [2, 0, 1]
+
+
+def test_of_an_example_with_a_span_only_that_is_predicted():
+    ids, token, targets, owner, counts = pad(
+        [[Example(np.array([5, 6, 7, 8]), 2)], [Example(np.array([9, 4, 3]), 0, 2)], [Example(np.array([1, 2]), 1)]]
+    )
+    assert [ids.flatten()[i + 1].item() for i in token] == targets.tolist() == [7, 8, 4, 2]
+    assert owner.tolist() == [0, 0, 1, 2]
+    assert counts.tolist() == [2, 1, 1]

@@ -21,7 +21,12 @@ def test_nothing_goes_without_a_yes(made, tmp_path, monkeypatch, answer, kept):
     monkeypatch.setattr(builtins, "input", lambda question: asked.append(question) or answer)
     prompts = str(made / "llama.parquet")
     wanted = Wanted(
-        str(store.directory), str(made / "llama"), str(made / "llama-base"), prompts, tiny.TRAINING, {(0, 0)}
+        str(store.directory),
+        str(made / "llama"),
+        str(made / "llama-base"),
+        prompts,
+        tiny.TRAINING,
+        ["data_0/passage_0"],
     )
     prune([wanted], ask=True)
     assert asked == ["Remove these 1, 0.0 MB? [y/N] "]

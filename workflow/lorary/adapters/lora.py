@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.frozen import FrozenLinear
-from .files import PREFIX
+from .files import PREFIX, read_adapter
 
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.999), 1e-8, 0.01  # of AdamW, as the reference leaves them
 
@@ -112,6 +112,12 @@ class Adapter:
     tensors: dict[str, Tensor]
     rank: int
     scale: float  # alpha / rank
+
+
+def load_adapter(directory: str) -> Adapter:
+    """Raises LoraryError."""
+    config, tensors = read_adapter(directory)
+    return Adapter(tensors, config["r"], config["lora_alpha"] / config["r"])
 
 
 class Stack:

@@ -11,19 +11,15 @@ from typing import Any
 import pandas as pd
 
 from ..core.errors import LoraryError, damaged
-from ..data import rows as dataset
+from ..data import rows
 from ..data.prompts import load_prompter
-from ..plan.answer import WITH_ADAPTERS, chosen
+from ..plan import layout
+from ..plan.answer import chosen
+from ..plan.methods import METHODS
 from .predict import answerer
+from .source import Trained
 
 log = logging.getLogger(__name__)
-
-NAMES = {
-    "vanilla": "bare model",
-    "icl": "passages in the prompt",
-    "prag": "adapters",
-    "combine": "adapters and passages",
-}
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,6 @@ class Found:
     """A passage whose adapter is loaded."""
 
     name: str  # <type>/data_<did>/passage_<pid>
-    path: str  # of its adapter
     text: str
     score: float | None  # BM25's; None: the user named it
 
@@ -45,25 +40,24 @@ def ask(
     Raises LoraryError.
     """
     folder = find_run(root, run)
-    about = _read_json(folder / "run.json")
+    about = _read_json(folder / layout.ABOUT)
     config = about["config"][0]
     table = _passages(folder, about)
     found = _named(table, passages, folder) if passages else search(table, question, top)
-    model = f"resources/models/{config['model_name']}"
+    model = layout.MODEL.format(model=config["model_name"])
     if not Path(model).is_dir():
         raise LoraryError(f"There is no {model} here ({Path.cwd()}): ask where Snakemake was called.")
-    prompter = load_prompter(
-        model, config["prompt_templates"], config["fewshot"], config["with_cot"], config["chat_date"]
-    )
+    prompter = load_prompter(model, config)
     texts = [passage.text for passage in found]
-    prompts = {m: prompter.prompt_ids(question, texts if m in ("icl", "combine") else []) for m in methods}
+    prompts = {m: prompter.prompt_ids(question, texts if METHODS[m].passages else []) for m in methods}
     answers = {}
-    with answerer(model, config["precision"], len(os.sched_getaffinity(0)), [found[0].path]) as ready:
-        from .generate import load_adapter
-
-        adapters = [load_adapter(passage.path) for passage in found]
+    source = Trained(table.set_index("name").to_dict("index"))
+    for passage in found:
+        source.digest(passage.name)
+    with answerer(model, config["precision"], len(os.sched_getaffinity(0)), source, found[0].name) as ready:
+        adapters = [source.load(passage.name) for passage in found]
         for method, ids in prompts.items():
-            sets = [adapters if method in WITH_ADAPTERS else []]
+            sets = [adapters if METHODS[method].adapters else []]
             limit = tokens or (128 if config["with_cot"] else 32)
             answers[method] = prompter.tokenizer.decode(ready.generate([ids], sets, limit)[0], skip_special_tokens=True)
     return _shown(question, folder, found, answers)
@@ -71,7 +65,7 @@ def ask(
 
 def find_run(root: str, name: str | None) -> Path:
     """The folder of a run (which holds run.json) below `root`: the only one, or the only one whose path has `name`."""
-    runs = [path.parent for path in sorted(Path(root).glob("*/*/*/*/*/run.json"))]
+    runs = layout.finished_runs(root)
     matching = [run for run in runs if name is None or name in f"{run}/"]
     if len(matching) == 1:
         return matching[0]
@@ -101,7 +95,7 @@ def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
     for number, score in zip(numbers[0], scores[0], strict=True):
         if score > 0:
             line = table.iloc[int(number)]
-            found.append(Found(line["name"], line["path"], line["passage"], float(score)))
+            found.append(Found(line["name"], line["passage"], float(score)))
     if not found:
         raise LoraryError("No passage shares a word with this question; name some with --passages.")
     return found
@@ -110,24 +104,23 @@ def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
 def _named(table: pd.DataFrame, wanted: list[str], folder: Path) -> list[Found]:
     lines = table.set_index("name")
     names = chosen(list(lines.index), wanted, "--passages", str(folder))
-    return [Found(name, lines["path"][name], lines["passage"][name], None) for name in names]
+    return [Found(name, lines["passage"][name], None) for name in names]
 
 
 def _passages(folder: Path, about: dict[str, Any]) -> pd.DataFrame:
-    """name, path (of the adapter) and passage (text) of each adapter of a run."""
+    """name, passage (text), and path, sha256 and config_sha256 of each adapter of a run."""
     try:
-        index = pd.read_csv(folder / "adapters.tsv", sep="\t", keep_default_na=False, dtype={"type": str})
-        index = index[["type", "did", "pid", "path"]]
+        index = pd.read_csv(folder / layout.INDEX, sep="\t", keep_default_na=False, dtype={"type": str})
+        index = index[["type", "did", "pid", "path", "sha256", "config_sha256"]]
         tables = about["tables"]
     except (OSError, ValueError, LookupError) as error:
-        raise damaged(folder / "adapters.tsv", error) from None
+        raise damaged(folder / layout.INDEX, error) from None
     parts = []
     for kind, table in tables.items():
-        rows = pd.DataFrame(dataset.read(table, 0, None), columns=["did", "pid", "passage"]).assign(type=kind)
-        parts.append(index.merge(rows, on=["type", "did", "pid"]))
+        texts = pd.DataFrame(rows.read(table, 0, None), columns=["did", "pid", "passage"]).assign(type=kind)
+        parts.append(index.merge(texts, on=["type", "did", "pid"]))
     joined = pd.concat(parts)
-    place = "data_" + joined["did"].astype(str) + "/passage_" + joined["pid"].astype(str)
-    return joined.assign(name=joined["type"] + "/" + place)
+    return joined.assign(name=list(map(layout.passage_name, joined["type"], joined["did"], joined["pid"])))
 
 
 def _shown(question: str, folder: Path, found: list[Found], answers: dict[str, str]) -> str:
@@ -135,11 +128,14 @@ def _shown(question: str, folder: Path, found: list[Found], answers: dict[str, s
     for passage in found:
         score = "" if passage.score is None else f"  (BM25 {passage.score:.2f})"
         lines += [f"  {passage.name}{score}", textwrap.indent(textwrap.shorten(passage.text, 100), "    ")]
-    width = max(len(NAMES[method]) for method in answers)
+    width = max(len(METHODS[method].title) for method in answers)
     lines.append("")
     for method, text in answers.items():
         first, *rest = text.strip().splitlines() or ["(nothing)"]
-        lines += [f"{NAMES[method]:{width}} | {first}", *(f"{'':{width}} | {line}" for line in rest if line.strip())]
+        lines += [
+            f"{METHODS[method].title:{width}} | {first}",
+            *(f"{'':{width}} | {line}" for line in rest if line.strip()),
+        ]
     return "\n".join(lines)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..adapters.files import read_adapter
 from ..adapters.lora import Active, Adapter
 from ..base import decoder
 from ..base.attention import Cache
@@ -15,12 +14,6 @@ from ..base.frozen import FrozenLinear
 
 # Prompts are read in groups of so many tokens, padding among them: enough to keep a device busy.
 TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
-
-
-def load_adapter(directory: str) -> Adapter:
-    """Raises LoraryError."""
-    config, tensors = read_adapter(directory)
-    return Adapter(tensors, config["r"], config["lora_alpha"] / config["r"])
 
 
 class Answerer:

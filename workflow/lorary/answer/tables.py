@@ -45,17 +45,17 @@ def write_predictions(parts: list[str], settings: dict[str, Any], predictions: s
     log.info("%d questions: %s", len(rows), ", ".join(f"{key} {value:.3f}" for key, value in means.items()))
 
 
-def scores_table(folders: list[str], output: str) -> None:
-    """One line for each run, type and method: the mean of each measure, and its 95 % bootstrap interval over the
-    questions (percentiles, 2,000 resamples, always the same ones)."""
+def scores_table(predictions: list[str], configs: list[str], output: str) -> None:
+    """One line for each run, type and method (a predict.json, and the config.json beside it): the mean of each measure,
+    and its 95 % bootstrap interval over the questions (percentiles, 2,000 resamples, always the same ones)."""
     lines = []
-    for folder in folders:
-        rows, settings = _read(f"{folder}/predict.json"), _read(f"{folder}/config.json")
-        line = {"type": Path(folder).name, "method": Path(folder).parts[-2], "questions": len(rows)}
+    for predicted, config in zip(predictions, configs, strict=True):
+        rows, settings = _read(predicted), _read(config)
+        line = {"type": settings["data_type"], "method": settings["inference_method"], "questions": len(rows)}
         values = np.array([[float(row[measure]) for measure in MEASURES] for row in rows])
         for measure, mean, low, high in zip(MEASURES, values.mean(axis=0), *bootstrap(values), strict=True):
             line |= {measure: mean, f"{measure}_low": low, f"{measure}_high": high}
-        lines.append({**{key: settings[key] for key in SETTINGS}, **line, "path": folder})
+        lines.append({**{key: settings[key] for key in SETTINGS}, **line, "path": str(Path(predicted).parent)})
     pd.DataFrame(lines).to_csv(output, sep="\t", index=False, float_format="%.4f")
 
 

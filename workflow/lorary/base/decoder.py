@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..core.device import out_of_memory
 from ..core.errors import LoraryError
 from .attention import Cache, attend
 from .fetch import trusts_code
@@ -48,10 +49,6 @@ def load(directory: str, precision: str, device: torch.device) -> nn.Module:
         reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
         raise LoraryError(f"{directory}: config and weights of this base model do not go together: {reason}") from None
     return model.eval().requires_grad_(False)
-
-
-def out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _load_here(directory: str, config: dict[str, Any], dtype: torch.dtype, device: torch.device) -> nn.Module:

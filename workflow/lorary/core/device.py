@@ -123,6 +123,26 @@ def _open_lock(path: Path) -> int:
         raise LoraryError(f"{path}: this lock of a GPU cannot be opened ({error.strerror}); remove it.") from None
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether that is what a computation of torch's has failed of."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def free_memory() -> None:
+    """Give what a failed step has left back to the GPU, where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def share_of(cores: int) -> int:
+    """Of a machine's cores, those of a job: all on the processor, where one trains at a time; else a GPU's share."""
+    return max(1, cores // max(1, count_gpus()))
+
+
 def count_gpus() -> int:
     """How many GPUs this machine shows, without torch: for the Snakefile, which has to be read quickly."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

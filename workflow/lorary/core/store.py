@@ -141,12 +141,15 @@ class Store:
         return abandoned
 
 
-def digest(settings: dict[str, Any], sequences: Iterable[np.ndarray]) -> str:
-    """sha256 of what decides an adapter: the settings of its training, and its prompt ids (int32 arrays)."""
+def digest(settings: dict[str, Any], sequences: Iterable[tuple[np.ndarray, tuple[int, int] | None]]) -> str:
+    """sha256 of what decides an adapter: the settings of its training, and its prompt ids (int32 arrays), each with the
+    span that is predicted where that is not everything."""
     content = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for ids in sequences:
+    for ids, span in sequences:
         content.update(len(ids).to_bytes(8, "little"))
         content.update(ids.astype("<i4").tobytes())
+        if span is not None:
+            content.update(b"span" + b"".join(place.to_bytes(8, "little") for place in span))
     return content.hexdigest()
 
 

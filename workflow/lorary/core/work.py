@@ -1,157 +1,229 @@
-"""Long work in batches: each is written down when it is finished, so that the next call goes on from there.
+"""Finishing many items: each is kept as soon as it is done, so that the next call goes on from there.
 
-The journal is a file of JSON lines beside the output, a line a batch, under the digest of everything that decides its
-result. It is no output of a rule: Snakemake deletes those before a job begins.
+`finish` is what every long job does, whatever it makes of its items and wherever that is kept. `in_batches` is for work
+that takes some items at a time; `divided` finds the items for which a step fails.
 """
 
 import hashlib
 import json
 import logging
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TypeVar
 
 from . import stop
-from .errors import LoraryError, report
+from .device import free_memory, out_of_memory
+from .errors import LoraryError, explain
 from .files import written_whole
 
 log = logging.getLogger(__name__)
 
+SHOWN_AFTER = 2  # seconds, at least, between two lines of progress on the terminal
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Batch:
-    key: str  # digest
-    items: list[Any]
+class Item:
+    key: str  # the digest of everything that decides its result
+    place: str  # for people
+    content: Any = None
 
 
-def key(*decides: Any) -> str:
-    """The digest of what decides a batch's result (anything that JSON takes)."""
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+@dataclass(frozen=True)
+class Fault:
+    """Why an item has no result."""
+
+    reason: str
+
+
+class Kept(Protocol):
+    """Where results are kept, under the keys of their items."""
+
+    where: str  # for people: "they are ..."
+
+    def __contains__(self, key: str) -> bool: ...
+
+    def put(self, results: list[tuple[str, Any]]) -> None: ...
+
+
+Done = list[tuple[Item, Any]]  # items with their results, or with a Fault
+Work = Callable[[Iterable[Item]], Iterator[Done]]
 
 
 def finish(
-    path: str,
-    batches: list[Batch],
-    begin: Callable[[], AbstractContextManager[Callable[[list[Any]], Any]]],
-    what: str,
-) -> list[Any]:
-    """The result of each batch: from the journal at `path`, or worked out now and written there.
+    items: list[Item],
+    kept: Kept,
+    begin: Callable[[], AbstractContextManager[Work]],
+    what: tuple[str, str],
+    describe: Callable[[Item, Any], str] = lambda item, result: "",
+) -> dict[str, str]:
+    """Work on the items whose results are not kept yet, and keep each. Returns the keys of those that failed, with
+    their reasons; one that fails does not touch the others.
 
-    `begin` gives what works out a batch, and is called only where one is missing. `what` the items are, for messages.
-    An item whose work raises LoraryError does not keep the others from being finished; then, and when it is asked to
-    stop, a LoraryError is raised. Work on a batch gives a list, with a result for each item.
+    `begin` gives the work, and is called only where an item is missing. The work takes items for as long as it is not
+    asked to stop, and yields what is done. `what` the items are, one and many, for messages; `describe` adds a word
+    about a result. Raises LoraryError when it is asked to stop, after what is in hand, and where the disk refuses.
     """
-    done = _read(path)
-    missing = [batch for batch in batches if batch.key not in done]
-    failures: list[str] = []
-    if missing:
-        log.info("%s", _count(missing, what) + ("" if len(missing) == len(batches) else "; the others are done"))
-        with stop.after_what_is_in_hand(log.warning) as asked_to_stop:
-            try:
-                _work(path, missing, begin, what, done, failures, asked_to_stop)
-            except KeyboardInterrupt:  # a second one, or what was in hand took too long
-                asked_to_stop = _yes
-            stopped = asked_to_stop()
-        left = [batch for batch in missing if batch.key not in done]
-        if stopped and left:
-            raise LoraryError(
-                f"Stopped with {_count(left, what)} to go: what is finished is kept, and the same command goes on."
-            )
-        if failures:
-            raise report(failures, f"Some {what} failed; the others are kept, and the same command tries just these:")
-    results = [done[batch.key] for batch in batches]
-    with written_whole(path) as temporary:  # without what nobody asks for any more
-        lines = dict.fromkeys(batch.key for batch in batches)
-        temporary.write_text("".join(_line(key, done[key]) for key in lines))
-    return results
-
-
-def _work(
-    path: str,
-    missing: list[Batch],
-    begin: Callable,
-    what: str,
-    done: dict[str, Any],
-    failures: list[str],
-    asked_to_stop: Callable[[], bool],
-) -> None:
-    total, finished = sum(len(batch.items) for batch in missing), 0
-    with begin() as work, Path(path).open("a") as file:
-        if file.tell():
-            file.write("\n")  # a line that a killed job has left unfinished ends here
-        began = time.monotonic()
-        for batch in missing:
-            if asked_to_stop():
-                return
-            try:
-                done[batch.key] = _whole(batch, work, file, done) if len(batch.items) > 1 else work(batch.items)
-            except LoraryError as error:
-                failures += str(error).splitlines()
-                continue
-            _write(file, batch.key, done)
-            finished += len(batch.items)
-            seconds = time.monotonic() - began
-            left = seconds / finished * (total - finished)
-            log.info("%d of %d %s, %.1f s, %.0f s left", finished, total, what, seconds, left)
-
-
-def _whole(batch: Batch, work: Callable, file: TextIO, done: dict[str, Any]) -> list[Any]:
-    """The results of a batch; where an item fails, each by itself, so that the others are kept. Raises LoraryError."""
-    keys = [f"{batch.key}/{i}" for i in range(len(batch.items))]
-    if not any(key in done for key in keys):
-        try:
-            return work(batch.items)
-        except LoraryError:
-            pass
-    faults = []
-    for key, item in zip(keys, batch.items, strict=True):
-        if key in done:
-            continue
-        try:
-            done[key] = work([item])
-        except LoraryError as error:
-            faults.append(str(error))
-            log.error("%s", error)
-            continue
-        _write(file, key, done)
-    if faults:
-        raise LoraryError("\n".join(faults))
-    return [result for key in keys for result in done[key]]
-
-
-def _write(file: TextIO, key: str, done: dict[str, Any]) -> None:
-    file.write(_line(key, done[key]))
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _read(path: str) -> dict[str, Any]:
-    done = {}
-    try:
-        lines = Path(path).read_text(errors="replace").splitlines()
-    except FileNotFoundError:
+    missing: dict[str, Item] = {}
+    for item in items:
+        if item.key not in missing and item.key not in kept:
+            missing[item.key] = item
+    if not missing:
         return {}
+    one, many = what
+    others = "" if len(missing) == len({item.key for item in items}) else "; the others are done"
+    log.info("%d %s%s", len(missing), one if len(missing) == 1 else many, others)
+    progress = Progress(one, len(missing), describe)
+    failed: dict[str, str] = {}
+    with stop.after_what_is_in_hand(log.warning) as asked_to_stop:
+        try:
+            with begin() as work:
+                for done in work(_until(missing.values(), asked_to_stop)):
+                    kept.put([(item.key, result) for item, result in done if not isinstance(result, Fault)])
+                    for item, result in done:
+                        if isinstance(result, Fault):
+                            failed[item.key] = result.reason
+                            log.error("%s failed: %s", item.place, result.reason)
+                        else:
+                            progress.tell(item, result)
+            stopped = asked_to_stop()
+        except KeyboardInterrupt:  # a second one, or what was in hand took too long
+            stopped = True
+        except OSError as error:
+            if not explain(error):
+                raise
+            log.debug("where it was refused:", exc_info=True)
+            raise LoraryError(f"{explain(error)} {progress.done} of {len(missing)} {many} are {kept.where}.") from None
+    if stopped and progress.done + len(failed) < len(missing):
+        raise LoraryError(
+            f"Stopped after {progress.done} of {len(missing)} {many}: they are {kept.where}, and the same command"
+            " goes on."
+        )
+    return failed
+
+
+def in_batches(size: int, do: Callable[[list[Item]], list[Any]]) -> Work:
+    """Work that takes so many items at a time. Where a batch does not fit into memory, or one of its items is refused
+    (LoraryError), it goes on by halves, so that what fails fails alone."""
+
+    def work(items: Iterable[Item]) -> Iterator[Done]:
+        stream = iter(items)
+        while batch := list(islice(stream, size)):
+            done: Done = []
+
+            def attempt(part: list[Item], done: Done = done) -> Fault | None:
+                try:
+                    done += zip(part, do(part), strict=True)
+                    return None
+                except LoraryError as error:
+                    return Fault(str(error))
+                except Exception as error:
+                    if not out_of_memory(error):
+                        raise
+                free_memory()
+                if len(part) > 1:
+                    log.warning("%d do not fit into memory together: going on by halves", len(part))
+                return Fault("it does not fit into memory")
+
+            faults = list(divided(batch, attempt))
+            yield done + faults
+
+    return work
+
+
+def divided(items: list[T], attempt: Callable[[list[T]], Fault | None]) -> Iterator[tuple[T, Fault]]:
+    """Attempt something for all items together; where that fails, for each half of them. Yields those for which it
+    fails alone."""
+    fault = attempt(items)
+    if fault is None:
+        return
+    if len(items) == 1:
+        yield items[0], fault
+        return
+    half = (len(items) + 1) // 2
+    for part in (items[:half], items[half:]):
+        yield from divided(part, attempt)
+
+
+class Progress:
+    """A line an item in the log, with the seconds left; on the terminal no more than one in two seconds."""
+
+    def __init__(self, one: str, total: int, describe: Callable[[Item, Any], str]):
+        self.one, self.total, self.describe, self.done = one, total, describe, 0
+        self.began, self.shown = time.monotonic(), -math.inf
+
+    def tell(self, item: Item, result: Any) -> None:
+        self.done += 1
+        now = time.monotonic()
+        left = (now - self.began) / self.done * (self.total - self.done)
+        show = self.done == self.total or now - self.shown > SHOWN_AFTER
+        self.shown = now if show else self.shown
+        level, about = logging.INFO if show else logging.DEBUG, self.describe(item, result)
+        log.log(level, "%s %d of %d, %s%s, %.0f s left", self.one, self.done, self.total, item.place, about, left)
+
+
+class Journal:
+    """Results as JSON lines in a file beside the output: no output of a rule, which is deleted before a job begins."""
+
+    where = "kept"
+
+    def __init__(self, path: str):
+        self.path = Path(path)
+        self.results = dict(_read(self.path))
+        self.torn = self.path.is_file() and self.path.stat().st_size > 0
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.results
+
+    def put(self, results: list[tuple[str, Any]]) -> None:
+        if not results:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            if self.torn:
+                file.write("\n")  # a line that a killed job has left unfinished ends here
+                self.torn = False
+            file.writelines(_line(key, result) for key, result in results)
+            file.flush()
+            os.fsync(file.fileno())
+        self.results.update(results)
+
+    def keep_only(self, keys: Iterable[str]) -> None:
+        """Without what nobody asks for any more."""
+        with written_whole(str(self.path)) as temporary:
+            lines = [_line(key, self.results[key]) for key in dict.fromkeys(keys)]
+            temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def key(*decides: Any) -> str:
+    """The digest of what decides an item's result (anything that JSON takes)."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _until(items: Iterable[Item], asked_to_stop: Callable[[], bool]) -> Iterator[Item]:
+    for item in items:
+        if asked_to_stop():
+            return
+        yield item
+
+
+def _read(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return
     for line in lines:
         try:
             entry = json.loads(line)
-            done[entry["key"]] = entry["result"]
+            yield entry["key"], entry["result"]
         except (ValueError, LookupError, TypeError):  # the last one of a job that was killed
             continue
-    return done
 
 
 def _line(key: str, result: Any) -> str:
     return json.dumps({"key": key, "result": result}) + "\n"
-
-
-def _count(batches: list[Batch], what: str) -> str:
-    n = len(batches)
-    return f"{sum(len(batch.items) for batch in batches)} {what} in {n} batch{'es' if n > 1 else ''}"
-
-
-def _yes() -> bool:
-    return True

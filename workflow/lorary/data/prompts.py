@@ -40,6 +40,8 @@ PROMPT_SCHEMA = pa.schema(
         ("sequence", pa.int32()),  # position within the passage
         ("length", pa.int32()),  # before the cut at max_length
         ("input_ids", pa.list_(pa.int32())),
+        ("begin", pa.int32()),  # the ids from here on are predicted (null: all)
+        ("end", pa.int32()),  # up to here, which is left out (null: to the last)
         ("error", pa.string()),  # why this passage has no ids
     ]
 )
@@ -153,12 +155,13 @@ def fill(template: str, **values: str) -> str:
     )
 
 
-def load_prompter(model: str, templates: str, fewshot: str | None, with_cot: bool, chat_date: str) -> Prompter:
-    """Read tokenizer, templates and few-shot examples. Raises LoraryError."""
-    wording = load_templates(templates)
-    examples = load_fewshot(fewshot) if with_cot else []
+def load_prompter(model: str, setting: dict[str, Any]) -> Prompter:
+    """Read the tokenizer of a base model, templates and few-shot examples, as the config's keys `prompt_templates`,
+    `fewshot`, `with_cot` and `chat_date` have them. Raises LoraryError."""
+    wording = load_templates(setting["prompt_templates"])
+    examples = load_fewshot(setting["fewshot"]) if setting["with_cot"] else []
     shown = "".join(fill(wording["example"], **example) for example in examples)
-    return Prompter(load_tokenizer(model), wording, shown, with_cot, chat_date)
+    return Prompter(load_tokenizer(model), wording, shown, setting["with_cot"], setting["chat_date"])
 
 
 def load_tokenizer(model: str):

@@ -1,4 +1,4 @@
-"""The passages of a training job, read from files of prompt ids: without pandas, and a few in memory at a time."""
+"""The training examples of passages, read from files of prompt ids: without pandas, and a few in memory at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,25 +12,45 @@ from ..core.errors import damaged
 Position = tuple[int, int]  # did, pid
 
 
+@dataclass(frozen=True)
+class Example:
+    """One training sequence: its ids (int32), and which of them are predicted: those from `begin` up to `end`, which is
+    left out. The first one of a sequence never is, having nothing before it."""
+
+    ids: np.ndarray
+    begin: int = 0
+    end: int | None = None  # None: the last one too
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """What is predicted; None where it is everything."""
+        end = len(self) if self.end is None else min(self.end, len(self))
+        return None if self.begin <= 1 and end == len(self) else (self.begin, end)
+
+
 @dataclass
 class Passage:
     position: Position
-    sequences: list[np.ndarray]  # prompt ids, int32
+    examples: list[Example]
     error: str | None = None  # why it has none
 
 
 def read_passages(prompts: str, positions: set[Position]) -> Iterator[Passage]:
-    """The passages at these positions (did, pid) with their prompt ids, in order. Raises LoraryError."""
+    """The passages at these positions (did, pid) with their training examples, in order. Raises LoraryError."""
     passage: Passage | None = None
     for columns in _columns(prompts):
-        for did, pid, ids, error in zip(*columns, strict=True):
+        for did, pid, ids, error, begin, end in zip(*columns, strict=True):
             position = (did.as_py(), pid.as_py())
             if passage and passage.position != position:
                 yield passage
                 passage = None
             if position in positions:
                 passage = passage or Passage(position, [], error.as_py())
-                passage.sequences.append(np.from_dlpack(ids.values))  # to_numpy would import pandas
+                ids = np.from_dlpack(ids.values)  # to_numpy would import pandas
+                passage.examples.append(Example(ids, begin.as_py() or 0, end.as_py()))
     if passage:
         yield passage
 
@@ -38,7 +58,10 @@ def read_passages(prompts: str, positions: set[Position]) -> Iterator[Passage]:
 def _columns(prompts: str) -> Iterator[list[pa.Array]]:
     try:
         for batch in pq.ParquetFile(prompts, page_checksum_verification=True).iter_batches(batch_size=256):
-            yield [batch.column(name) for name in ("did", "pid", "input_ids", "error")]
+            columns = [batch.column(name) for name in ("did", "pid", "input_ids", "error")]
+            everything = pa.nulls(len(batch), pa.int32())  # in files of before there were spans
+            spans = [batch.column(n) if n in batch.schema.names else everything for n in ("begin", "end")]
+            yield columns + spans
     except MemoryError:
         raise
     except (pa.ArrowException, OSError, LookupError) as error:

@@ -1,120 +1,103 @@
-"""What the workflow has to make of trained adapters: predictions and scores, what was learnt, and exports."""
+"""What has to be made of trained adapters: predictions and scores, what was learnt, and exports."""
 
-import hashlib
-import json
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
-from typing import Any
 
 from ..core.errors import LoraryError
-from ..core.files import refuse_detours
-from .encode import Plan, Type
+from . import layout
+from .encode import Encoding, Type
+from .job import Job
+from .layout import Position, RunFolder
+from .methods import METHODS
+from .resources import Resources
 
 # What one job does with one load of the base model: seconds to minutes on a GPU.
 QUESTIONS_PER_JOB = 256
 PASSAGES_PER_JOB = 512
-WITH_ADAPTERS = {"prag", "combine"}
 
 
 @dataclass(frozen=True)
-class Job:
-    """Some questions to answer with one method, or some passages whose pairs are asked."""
+class Gathered:
+    """Jobs whose parts become one result."""
 
-    rule: str
-    name: str  # of its files
-    label: str  # for people
-    type_name: str
-    output: str
-    journal: str  # what has been finished, batch by batch
-    model_source: dict[str, Any]
-    inputs: dict[str, Any]  # model, table, templates, fewshot, records
-    params: dict[str, Any]
-    count: int
+    parts: list[Job]
+    result: Job
+    run: RunFolder
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What becomes one folder: predict.json, result.txt and config.json."""
-
-    rule: str
-    folder: str
-    kind: Type
-    method: str
-    jobs: list[Job]
+class Answering:
+    predictions: list[Gathered]
+    knowledge: list[Gathered]
+    exports: list[Job]
 
 
-@dataclass(frozen=True)
-class Knowledge:
-    """What becomes one knowledge.tsv."""
-
-    rule: str
-    path: str
-    jobs: list[Job]
-
-
-@dataclass(frozen=True)
-class Export:
-    rule: str
-    folder: str
-    adapters: list[str]
-
-
-@dataclass(frozen=True)
-class PredictPlan:
-    predictions: list[Prediction]
-    knowledge: list[Knowledge]
-    exports: list[Export]
-
-
-def make(plan: Plan) -> PredictPlan:
+def make(encoding: Encoding) -> Answering:
     """Raises LoraryError."""
-    predictions = [_prediction(plan, kind, method) for kind in plan.types for method in kind.methods]
-    by_run: dict[str, list[Job]] = {}
-    for kind in plan.types:
-        if kind.methods:
-            by_run.setdefault(str(Path(kind.folder).parent), []).extend(_knowledge_jobs(plan, kind))
-    knowledge = [
-        Knowledge(f"knowledge_{i}" if i else "knowledge", f"{predictions_folder(folder)}/knowledge.tsv", jobs)
-        for i, (folder, jobs) in enumerate(by_run.items())
-    ]
-    return PredictPlan(predictions, knowledge, list(_exports(plan)))
+    by_run: dict[RunFolder, list[Type]] = {}
+    for kind in encoding.types:
+        by_run.setdefault(kind.folder.run, []).append(kind)
+    asked = {run: [kind for kind in kinds if kind.methods] for run, kinds in by_run.items()}
+    return Answering(
+        predictions=[_prediction(encoding, kind, method) for kind in encoding.types for method in kind.methods],
+        knowledge=[
+            _knowledge(encoding, layout.numbered("knowledge", i), run, kinds)
+            for i, (run, kinds) in enumerate((run, kinds) for run, kinds in asked.items() if kinds)
+        ],
+        exports=list(_exports(by_run)),
+    )
 
 
-def predictions_folder(adapters: str, name: str = "predictions") -> str:
-    """The folder of predictions (or exports) that belongs to a folder of adapters: the same tree beside it."""
-    parts = Path(adapters).parts
-    # .../<adapter_dir>/<model_name>/rank=<r>_alpha=<a>/<dataset>/lr=.../aug_model=...
-    root, tree = Path(*parts[:-5]), Path(*parts[-5:])
-    if root.name == "adapters":
-        root = root.with_name(name)
-    elif root.name in ("", ".."):  # `.`, `/` and the like have nothing beside them
-        root = root / name
-    else:
-        root = root.with_name(f"{root.name}_{name}")
-    folder = str(root / tree)
-    refuse_detours(folder, str(root))
-    return folder
-
-
-def _prediction(plan: Plan, kind: Type, method: str) -> Prediction:
-    counts = kind.asked_counts
+def _prediction(encoding: Encoding, kind: Type, method: str) -> Gathered:
+    """predict.json, result.txt and config.json of a method, and the jobs that answer."""
+    counts, title = kind.asked_counts, kind.folder.title
     rows = [0, *accumulate(counts)]
-    jobs = []
+    parts = []
     for start in range(0, len(counts), QUESTIONS_PER_JOB):
         stop = min(start + QUESTIONS_PER_JOB, len(counts))
-        passages = range(rows[start], rows[stop]) if method in WITH_ADAPTERS else range(0)
-        params = {"method": method, "rows": [rows[start], rows[stop]], "max_new_tokens": kind.asked["max_new_tokens"]}
-        label = f"{method}, {_title(kind)}, questions {start}-{stop - 1} of {len(counts)}"
-        jobs.append(_job(plan, kind, f"predict_{method}", start, stop, label, passages, params, ".json"))
-    run, name = Path(kind.folder).parent, Path(kind.folder).name
-    folder = f"{predictions_folder(str(run))}/{method}/{name}"
-    return Prediction(_rule(f"score_{method}", kind), folder, kind, method, jobs)
+        passages = range(rows[start], rows[stop]) if METHODS[method].adapters else range(0)
+        params = {
+            "method": method,
+            "rows": [rows[start], rows[stop]],
+            "max_new_tokens": kind.asked.answers.max_new_tokens,
+        }
+        label = f"{method}, {title}, questions {start}-{stop - 1} of {len(counts)}"
+        part = _part(encoding, kind, f"predict_{method}", start, stop, label, passages, params, ".json")
+        parts.append(part)
+    folder = kind.folder.run.predictions(method, kind.folder.kind)
+    rule = kind.folder.rule(f"score_{method}")
+    settings = {**kind.asked.flat(), "data_type": kind.folder.kind, "inference_method": method}
+    result = Job(
+        rule=rule,
+        name=f"predict/{rule}",
+        label=f"{method}, {title}",
+        inputs={"parts": [part.outputs["answers"] for part in parts]},
+        outputs={
+            "predictions": f"{folder}/predict.json",
+            "result": f"{folder}/result.txt",
+            "config": f"{folder}/config.json",
+        },
+        params={"label": f"{method}, {title}", "settings": settings},
+    )
+    return Gathered(parts, result, kind.folder.run)
 
 
-def _knowledge_jobs(plan: Plan, kind: Type) -> Iterator[Job]:
+def _knowledge(encoding: Encoding, rule: str, run: RunFolder, kinds: list[Type]) -> Gathered:
+    """knowledge.tsv of a run, and the jobs that ask what was learnt."""
+    parts = [part for kind in kinds for part in _knowledge_parts(encoding, kind)]
+    result = Job(
+        rule=rule,
+        name=f"predict/{rule}",
+        label=run.title,
+        inputs={"parts": [part.outputs["answers"] for part in parts]},
+        outputs={"table": run.knowledge},
+        params={},
+    )
+    return Gathered(parts, result, run)
+
+
+def _knowledge_parts(encoding: Encoding, kind: Type) -> Iterator[Job]:
     counts = kind.asked_counts
     positions = [(did, pid) for did, n in enumerate(counts) for pid in range(n)]
     numbers = {position: i for i, position in enumerate(positions)}
@@ -122,13 +105,12 @@ def _knowledge_jobs(plan: Plan, kind: Type) -> Iterator[Job]:
         stop = min(start + PASSAGES_PER_JOB, len(positions))
         others = [_other(did, pid, counts) for did, pid in positions[start:stop]]
         passages = {*range(start, stop), *(numbers[other] for other in others if other)}
-        label = f"{_title(kind)}, passages {start}-{stop - 1} of {len(positions)}"
-        yield _job(
-            plan, kind, "test_passages", start, stop, label, passages, {"rows": [start, stop], "others": others}, ".tsv"
-        )
+        label = f"{kind.folder.title}, passages {start}-{stop - 1} of {len(positions)}"
+        params = {"type": kind.folder.kind, "rows": [start, stop], "others": others}
+        yield _part(encoding, kind, "test_passages", start, stop, label, passages, params, ".tsv")
 
 
-def _other(did: int, pid: int, counts: list[int]) -> tuple[int, int] | None:
+def _other(did: int, pid: int, counts: list[int]) -> Position | None:
     """The position of another passage, whose adapter is tried beside a passage's own: of the next question; of the same
     where there is one question only; None where there is one passage only."""
     if len(counts) > 1:
@@ -137,66 +119,75 @@ def _other(did: int, pid: int, counts: list[int]) -> tuple[int, int] | None:
     return (did, (pid + 1) % counts[did]) if counts[did] > 1 else None
 
 
-def _job(
-    plan: Plan, kind: Type, what: str, start: int, stop: int, label: str, passages: Any, params: dict, suffix: str
+def _part(
+    encoding: Encoding,
+    kind: Type,
+    what: str,
+    start: int,
+    stop: int,
+    label: str,
+    passages: Iterable[int],
+    params: dict,
+    suffix: str,
 ) -> Job:
+    """One job of those whose answers are gathered, on the base model with the adapters of these passages."""
     prompts = kind.prompts
-    name = f"{kind.batches[0].name.rpartition('/')[0]}/{what}/{start}-{stop - 1}"
-    digits = len(str(sum(kind.counts)))
+    folder = f"{layout.batches_name(kind.run, kind.folder)}/{what}"
+    digits = len(str(kind.passages))
+    tokens = params.get("max_new_tokens", 0)
     return Job(
-        rule=f"{_rule(what, kind)}_{start:0{digits}}",
-        name=name,
+        rule=f"{kind.folder.rule(what)}_{start:0{digits}}",
+        name=f"predict/{folder}/{start}-{stop - 1}",
         label=label,
-        type_name=Path(kind.folder).name,
-        output=f"results/predict/{name}{suffix}",
-        journal=f"results/predict/{name.rpartition('-')[0]}.jsonl",
-        model_source=plan.models[prompts["model"]],
         inputs={
-            "model": prompts["model"],
-            "table": prompts["table"],
-            "templates": prompts["prompt_templates"],
-            "fewshot": prompts["fewshot"] or [],
+            **prompts.inputs,
+            "templates": prompts.params["prompt_templates"],
+            "fewshot": prompts.params["fewshot"] or [],
             "records": _records(kind, passages),
         },
+        outputs={"answers": layout.answers(f"{folder}/{start}-{stop - 1}", suffix)},
         params={
-            "with_cot": prompts["with_cot"],
-            "chat_date": prompts["chat_date"],
-            "precision": kind.run["precision"],
+            "label": label,
+            "model_source": encoding.models[kind.run.model.model_name].params,
+            "prompts": prompts.params,
+            "precision": kind.run.training.precision,
+            # What has been finished, item by item. Named after the first one, so that a larger sample finds it.
+            "finished": layout.answers(f"{folder}/{start}", ".jsonl"),
             **params,
         },
-        count=stop - start,
+        # As if each question were a passage to train: generous, and the more so the more tokens an answer may have.
+        resources=Resources(stop - start, 1 + tokens // 100, kind.run.training.precision),
     )
 
 
-def _records(kind: Type, passages: Any) -> list[str]:
+def _records(kind: Type, passages: Iterable[int]) -> list[str]:
     """The records of the batches that train these passages (by their numbers)."""
-    return [kind.batches[i].record for i in sorted({passage // kind.per_job for passage in passages})]
+    return [kind.batches[i].outputs["record"] for i in sorted({passage // kind.per_job for passage in passages})]
 
 
-def _exports(plan: Plan) -> Iterator[Export]:
+def _exports(by_run: dict[RunFolder, list[Type]]) -> Iterator[Job]:
     """The adapters of a question, or those of a list, for each thing that a run's key `export` asks for."""
-    by_run: dict[str, list[Type]] = {}
-    for kind in plan.types:
-        by_run.setdefault(str(Path(kind.folder).parent), []).append(kind)
     number = 0
-    for run_folder, kinds in by_run.items():
+    for run, kinds in by_run.items():
         exports = [export if isinstance(export, list) else [export] for kind in kinds for export in kind.exports]
         if not exports:  # mostly: and every job of a cluster reads the Snakefile again
             continue
         there = [
-            f"{Path(kind.folder).name}/data_{did}/passage_{pid}"
+            layout.passage_name(kind.folder.kind, did, pid)
             for kind in kinds
             for did, n in enumerate(kind.counts)
             for pid in range(n)
         ]
         for wanted in dict.fromkeys(map(tuple, exports)):
-            names = chosen(there, list(wanted), "export", run_folder)
-            title = "+".join(name.replace("/", "_") for name in wanted)
-            if len(title) > 100:
-                digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
-                title = f"{len(names)}_passages_{digest}"
-            folder = f"{predictions_folder(run_folder, 'export')}/{title}"
-            yield Export(f"export_adapter_{number}", folder, [f"{run_folder}/{name}" for name in names])
+            names = chosen(there, list(wanted), "export", run.path)
+            folder = layout.export_folder(run, list(wanted), names)
+            yield Job(
+                rule=f"export_adapter_{number}",
+                label=f"{len(names)} adapters into {folder}",
+                inputs={"adapters": [f"{run.path}/{name}" for name in names]},
+                outputs={"adapter": folder},
+                params={},
+            )
             number += 1
 
 
@@ -205,7 +196,7 @@ def chosen(there: list[str], wanted: list[str], key: str, where: str) -> list[st
     question's by its <type>/data_<did>. Raises LoraryError."""
     names: list[str] = []
     for name in wanted:
-        matching = [path for path in there if path == name or path.startswith(f"{name}/passage_")]
+        matching = [passage for passage in there if layout.is_of(passage, name)]
         if not matching:
             raise LoraryError(
                 f"{key}: {where} has no {name}. Name a question as <type>/data_<did>, a passage as"
@@ -215,12 +206,3 @@ def chosen(there: list[str], wanted: list[str], key: str, where: str) -> list[st
     if len(set(names)) < len(names):
         raise LoraryError(f"{key}: a passage is named twice.")
     return names
-
-
-def _rule(what: str, kind: Type) -> str:
-    # <dataset>_<type>_<digest of the folder>, as in the rules that train
-    return re.sub(r"_\d+$", "", kind.batches[0].rule).replace("train_adapters", what, 1)
-
-
-def _title(kind: Type) -> str:
-    return f"{kind.run['dataset']} {Path(kind.folder).name}"

@@ -1,8 +1,10 @@
 """From the config, as Snakemake hands it over, to checked runs: one complete setting each."""
 
+import dataclasses
 import difflib
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,83 @@ import yaml
 
 from ..core.errors import report
 from ..core.values import chat_date
+from . import layout
+from .methods import METHODS
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 
-Run = dict[str, Any]
+
+@dataclass(frozen=True)
+class Model:
+    model_name: str
+    model_path: str
+    model_revision: str | None
+    trust_remote_code: bool
+
+
+@dataclass(frozen=True)
+class Data:
+    data_dir: str
+    dataset: str
+    data_type: str | None
+    augment_model: str
+    projector: bool
+    projector_data_dir: str
+    sample: int
+
+
+@dataclass(frozen=True)
+class Prompts:
+    with_cot: bool
+    prompt_templates: str
+    fewshot: str | None
+    max_length: int
+    chat_date: str
+
+
+@dataclass(frozen=True)
+class Training:
+    per_device_train_batch_size: int
+    num_train_epochs: int
+    learning_rate: float
+    lora_rank: int
+    lora_alpha: int
+    lora_target_modules: list[str]
+    base_weight: str | None
+    seed: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Jobs:
+    passages_per_job: int | str
+    adapters_per_step: int | str
+    adapter_dir: str
+    store_dir: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    inference_methods: list[str]
+    max_new_tokens: int
+    export: str | list[str] | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One complete setting, in groups; each field has the name of its key in the config."""
+
+    model: Model
+    data: Data
+    prompts: Prompts
+    training: Training
+    jobs: Jobs
+    answers: Answers
+
+    def flat(self, *but: str) -> dict[str, Any]:
+        """Every key with its value, without those of some groups."""
+        groups = [field.name for field in dataclasses.fields(self) if field.name not in but]
+        return {key: value for group in groups for key, value in vars(getattr(self, group)).items()}
 
 
 def resolve(config: dict[str, Any]) -> list[Run]:
@@ -22,7 +97,7 @@ def resolve(config: dict[str, Any]) -> list[Run]:
 
     Raises LoraryError that names every wrong key and what is allowed there.
     """
-    schema = yaml.safe_load(SCHEMA.read_text())
+    schema = load_schema()
     properties = schema["properties"]
     defaults = {key: rule["default"] for key, rule in properties.items()}
 
@@ -36,29 +111,42 @@ def resolve(config: dict[str, Any]) -> list[Run]:
             if isinstance(override, dict):
                 overrides[i] = override = {k: _read(v, properties.get(k, {})) for k, v in override.items()}
                 faults += _faults(override, one_run, where=f"runs[{i}].")
-    runs = [] if faults else [{**defaults, **config, **override} for override in overrides or [{}]]
-    for i, run in enumerate(runs):
-        if run["with_cot"] and not run["fewshot"]:
+    settings = [] if faults else [{**defaults, **config, **override} for override in overrides or [{}]]
+    for i, setting in enumerate(settings):
+        if setting["with_cot"] and not setting["fewshot"]:
             where = f"runs[{i}]." if overrides else ""
             faults.append(f"{where}with_cot: true needs fewshot, a JSON list of {{question, answer}}")
     if faults:
         raise report(faults, "The config has values that are not allowed (config.yaml, --configfile or --config):")
-
-    for run in runs:
-        del run["runs"]
-        run["augment_model"] = run["augment_model"] or run["model_name"]
-        for key in ("data_dir", "adapter_dir", "store_dir"):
-            run[key] = _one_spelling(run[key])
-        run["projector_data_dir"] = _one_spelling(run["projector_data_dir"] or f"{run['data_dir']}_projector")
-        run["learning_rate"] = float(run["learning_rate"])  # 1 and 1.0 are one path: lr=1.0
-    return runs
+    return [_run(setting) for setting in settings]
 
 
-def _one_spelling(folder: str) -> str:
-    """A folder's path, relative to the working directory where it lies below it."""
-    path = os.path.normpath(os.path.expanduser(folder))
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
+def load_schema() -> dict[str, Any]:
+    """The schema of a config, which lets `inference_methods` be those of the table."""
+    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    methods = schema["properties"]["inference_methods"]
+    methods |= {"items": {"enum": list(METHODS)}, "default": list(METHODS)}
+    methods["description"] = f"a list of {', '.join(METHODS)}, which may be empty"
+    return schema
+
+
+def _run(setting: dict[str, Any]) -> Run:
+    """The checked setting with what follows from other keys: names, and the folders of the project's own files."""
+    setting["augment_model"] = setting["augment_model"] or setting["model_name"]
+    setting["data_dir"] = layout.one_spelling(setting["data_dir"] or str(layout.DEMO))
+    setting["projector_data_dir"] = setting["projector_data_dir"] or f"{setting['data_dir']}_projector"
+    setting["prompt_templates"] = setting["prompt_templates"] or str(layout.TEMPLATES)
+    for key in ("projector_data_dir", "prompt_templates", "adapter_dir", "store_dir"):
+        setting[key] = layout.one_spelling(setting[key])
+    for key in ("fewshot", "base_weight"):
+        setting[key] = setting[key] and os.path.expanduser(setting[key])
+    setting["learning_rate"] = float(setting["learning_rate"])  # 1 and 1.0 are one path: lr=1.0
+    return Run(
+        *(
+            group.type(**{key.name: setting[key.name] for key in dataclasses.fields(group.type)})
+            for group in dataclasses.fields(Run)
+        )
+    )
 
 
 def _read(value: Any, rule: dict[str, Any]) -> Any:
@@ -90,7 +178,7 @@ def _faults(config: dict[str, Any], schema: dict[str, Any], where: str) -> list[
             faults[key] = f"{where}{key}: unknown key; {hint}"
     for error in jsonschema.Draft202012Validator(schema).iter_errors(config):
         if error.absolute_path:
-            key = error.absolute_path[0]
+            key = str(error.absolute_path[0])
             faults[key] = _fault(where, key, config, properties)
     if isinstance(rate := config.get("learning_rate"), int | float) and not abs(rate) <= sys.float_info.max:
         faults["learning_rate"] = _fault(where, "learning_rate", config, properties)

@@ -1,9 +1,10 @@
-"""What a training job asks a cluster for: generous estimates. A job that they fail all the same has lost nothing, and
-its next attempt asks for more and trains the rest."""
+"""What a job with a GPU asks a cluster for: generous estimates. A job that they fail all the same has lost nothing, and
+its next attempt asks for more and does the rest."""
 
 import errno
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 # FLOP a second in use on a GPU some years old; a newer one is done long before its limit.
@@ -13,16 +14,23 @@ SLOWEST_START = 10  # minutes, for imports and the base model from a busy file s
 LEAST_SECONDS = 1  # a passage, however small the model
 
 
-def memory_mb(model: str, attempt: int) -> int:
-    """Megabytes of the host's memory: torch, its GPU libraries, and the base model twice while it is loaded."""
-    return attempt * (6000 + 2 * _weights(model) // 10**6)
+@dataclass(frozen=True)
+class Resources:
+    """Of a job that trains so many passages, or does work that takes no longer."""
 
+    passages: int
+    epochs: int
+    precision: str
 
-def minutes(model: str, passages: int, epochs: int, precision: str, attempt: int) -> int:
-    """Minutes that training so many passages takes on a slow GPU."""
-    parameters = _weights(model) / 2  # two bytes each, as models come; four would be counted double
-    seconds = max(LEAST_SECONDS, 4 * parameters * TOKENS * epochs / RATE[precision])
-    return attempt * (SLOWEST_START + math.ceil(passages * seconds / 60))
+    def memory_mb(self, model: str, attempt: int) -> int:
+        """Megabytes of the host's memory: torch, its GPU libraries, and the base model twice while it is loaded."""
+        return attempt * (6000 + 2 * _weights(model) // 10**6)
+
+    def minutes(self, model: str, attempt: int) -> int:
+        """Minutes that it takes on a slow GPU."""
+        parameters = _weights(model) / 2  # two bytes each, as models come; four would be counted double
+        seconds = max(LEAST_SECONDS, 4 * parameters * TOKENS * self.epochs / RATE[self.precision])
+        return attempt * (SLOWEST_START + math.ceil(self.passages * seconds / 60))
 
 
 def _weights(model: str) -> int:

@@ -16,8 +16,9 @@ from ..answer import knowledge
 from ..answer.score import score
 from ..core.errors import damaged
 from ..core.files import written_whole
-from ..plan.encode import METHODS
-from ..train.index import read_record
+from ..plan import layout
+from ..plan.methods import METHODS
+from ..train.records import read_record
 from . import plots
 
 log = logging.getLogger(__name__)
@@ -31,19 +32,22 @@ HARM = 0.05
 
 
 @dataclass(frozen=True)
-class RunFiles:
-    """Where the results of a run lie."""
+class ShownRun:
+    """A run, and where its results lie."""
 
-    index: str  # adapters.tsv
+    title: str
+    folder: str
+    about: str  # run.json
     records: list[str]
-    settings: str  # run.json
     knowledge: str | None  # knowledge.tsv
-    predictions: list[str]  # folders <method>/<type>
+    predictions: list[dict[str, str]]  # each a `file`, with the `type` and the `method` of it
 
 
-def build(runs: list[RunFiles], scores: str | None, failed: str | None, folder: str, output: str) -> None:
-    """Draw the plots into `folder`, and write the page. What is not there, as after a run in which passages failed, is
-    left out. `failed`: the table of passages that have failed, where there is one. Raises LoraryError."""
+def build(runs: list[ShownRun], failed: str | None = None) -> None:
+    """Draw the plots, and write the page. What is not there, as after a run in which passages failed, is left out.
+
+    `failed`: the table of passages that have failed, where there is one. Raises LoraryError.
+    """
     runs = [run for run in runs if any(Path(record).is_file() for record in run.records)]
     records = {}
     described = []
@@ -51,25 +55,23 @@ def build(runs: list[RunFiles], scores: str | None, failed: str | None, folder: 
         about = _describe(run)
         described.append(about)
         lines = pd.concat(read_record(record) for record in run.records if Path(record).is_file())
-        records[about["label"]] = lines
+        records[run.title] = lines
         about |= {"passages": len(lines), "tokens": lines["tokens"].sum(), "seconds": lines["seconds"].sum()}
     learnt = {
-        about["label"]: knowledge.read(run.knowledge)
-        for run, about in zip(runs, described, strict=True)
-        if run.knowledge and Path(run.knowledge).is_file()
+        run.title: knowledge.read(run.knowledge) for run in runs if run.knowledge and Path(run.knowledge).is_file()
     }
-    table = _read_table(scores) if scores and Path(scores).is_file() else None
+    table = _read_table(layout.SCORES) if Path(layout.SCORES).is_file() else None
     if table is not None:  # not of another config
-        table = table[table["path"].isin([folder for run in runs for folder in run.predictions])]
+        table = table[table["path"].isin([str(Path(p["file"]).parent) for run in runs for p in run.predictions])]
         table = None if table.empty else table
     drawn = dict.fromkeys(("scores", "knowledge", "losses", "speed"), "")
     if table is not None:
-        drawn["scores"] = plots.scores(table, _labels(table), f"{folder}/scores.svg")
+        drawn["scores"] = plots.scores(table, _labels(table), layout.PLOTS["scores"])
     if learnt:
-        drawn["knowledge"] = plots.knowledge(learnt, f"{folder}/knowledge.svg")
+        drawn["knowledge"] = plots.knowledge(learnt, layout.PLOTS["knowledge"])
     if records:
-        drawn["losses"] = plots.losses(records, f"{folder}/losses.svg")
-        drawn["speed"] = plots.speed(records, f"{folder}/speed.svg")
+        drawn["losses"] = plots.losses(records, layout.PLOTS["losses"])
+        drawn["speed"] = plots.speed(records, layout.PLOTS["speed"])
     examples = [example for run in runs for example in _examples(run)][:EXAMPLES]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"percent": _percent, "number": lambda value: f"{value:,.0f}"}
@@ -78,30 +80,18 @@ def build(runs: list[RunFiles], scores: str | None, failed: str | None, folder: 
         learnt={label: _summarize(found) for label, found in learnt.items()},
         scores=[] if table is None else table.assign(label=_labels(table)).to_dict("records"),
         examples=examples,
-        methods=[method for method in METHODS if any(method in example["given"] for example in examples)],
+        methods={m: METHODS[m].title for m in METHODS if any(m in example["given"] for example in examples)},
         failed=_read_table(failed).to_dict("records") if failed and Path(failed).is_file() else [],
         plots={name: path and _data_uri(path) for name, path in drawn.items()},
     )
-    with written_whole(output) as temporary:
+    with written_whole(layout.REPORT) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 
-def _describe(run: RunFiles) -> dict[str, Any]:
-    folder = Path(run.index).parent
-    *_, model, rank, dataset, setting, augment = folder.parts
-    about: dict[str, Any] = {
-        "label": f"{model}, {dataset}, {setting}",
-        "folder": str(folder),
-        "config": [],
-        "versions": {},
-        "git": None,
-    }
-    about["label"] += "" if rank == "rank=2_alpha=32" else f", {rank}"
-    root = Path(*folder.parts[:-5])
-    about["label"] += "" if root.name == "adapters" else f", {root}"
-    about["label"] += f", {augment.removeprefix('aug_model=')}" if not augment.endswith(f"={model}") else ""
-    if Path(run.settings).is_file():
-        found = _read_json(run.settings)
+def _describe(run: ShownRun) -> dict[str, Any]:
+    about = {"label": run.title, "folder": run.folder, "config": [], "versions": {}, "git": None}
+    if Path(run.about).is_file():
+        found = _read_json(run.about)
         about |= {"config": found["config"], "versions": found["versions"], "git": found["git"]}
     return about
 
@@ -135,13 +125,12 @@ def _summarize(found: pd.DataFrame) -> dict[str, Any]:
     return figures
 
 
-def _examples(run: RunFiles) -> list[dict[str, Any]]:
+def _examples(run: ShownRun) -> list[dict[str, Any]]:
     """Questions with the answers of the methods, side by side."""
     by_type: dict[str, dict[str, list[dict]]] = {}
-    for folder in run.predictions:
-        path = Path(folder) / "predict.json"
-        if path.is_file():
-            by_type.setdefault(path.parts[-2], {})[path.parts[-3]] = _read_json(str(path))
+    for prediction in run.predictions:
+        if Path(prediction["file"]).is_file():
+            by_type.setdefault(prediction["type"], {})[prediction["method"]] = _read_json(prediction["file"])
     examples = []
     for methods in by_type.values():
         for rows in zip(*methods.values(), strict=False):  # one may be of a call before, with fewer questions

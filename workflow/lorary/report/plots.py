@@ -6,10 +6,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
+from ..plan.methods import METHODS
+
 matplotlib.use("svg")
 from matplotlib import pyplot
 
-METHODS = {"vanilla": "#8a8f98", "icl": "#0d9488", "prag": "#2563eb", "combine": "#7c3aed"}
 ADAPTERS = {"bare": "#8a8f98", "other": "#d97706", "own": "#2563eb"}
 ADAPTER_NAMES = {"bare": "bare model", "other": "another passage's adapter", "own": "own adapter"}
 RUNS = ["#2563eb", "#d97706", "#0d9488", "#7c3aed", "#dc2626", "#65a30d", "#0891b2", "#db2777"]
@@ -41,7 +42,7 @@ def scores(table: pd.DataFrame, labels: list[str], output: str) -> str:
         lines = table[[label == group for label in labels]]
         top = y
         for line in lines.to_dict("records"):
-            color, mean = METHODS[line["method"]], 100 * line["f1"]
+            color, mean = METHODS[line["method"]].colour, 100 * line["f1"]
             low, high = 100 * line["f1_low"], 100 * line["f1_high"]
             axes.plot([low, high], [y, y], color=color, linewidth=6, alpha=0.25, solid_capstyle="butt")
             axes.plot(mean, y, "o", color=color, markersize=8)

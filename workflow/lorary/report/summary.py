@@ -3,38 +3,65 @@
 import csv
 import json
 import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
-FAILED = ["dataset", "type", "did", "pid", "path", "reason", "log"]
+from ..core.files import written_whole
+from ..plan import layout
+from ..plan.whole import Plan
+
+COLUMNS = ["dataset", "type", "did", "pid", "path", "reason", "log"]  # of failed.tsv
 
 
-def summarize(outcomes: dict[str, list[str]], since: float, seconds: float, failed_table: str) -> str:
-    """What the training jobs of this call did; and in `failed_table` (a TSV file; none where none has) each passage
-    that has failed, in this call or before, and has no adapter yet.
+def of_call(plan: Plan, since: float) -> str:
+    """What a call has done that began at `since` (seconds of the epoch); writes failed.tsv."""
+    told = summarize(plan.outcomes(), since, time.time() - since)
+    folders = "\n".join(f"  {run.path}" for run in plan.encoding.indexes)
+    answered = summarize_scores(layout.SCORES, since) if plan.predictions else ""
+    return f"\n{told}\n{folders}\n{answered}"
 
-    `outcomes` are the files that jobs leave, each with the adapters of its batch; those older than `since` (seconds
-    of the epoch) belong to earlier calls.
+
+def draw_unfinished_page(plan: Plan) -> None:
+    """The summary page of what is there, with the passages that have failed: its own rule has not run."""
+    if not plan.report or not Path(layout.FAILED).exists():
+        return
+    try:
+        from .page import ShownRun, build
+
+        build([ShownRun(**run) for run in plan.shown_runs()], failed=layout.FAILED)
+        os.utime(layout.REPORT, (0, 0))  # so old that its rule draws it anew
+    except Exception as error:  # the failure itself has been told
+        print(f"{layout.REPORT} could not be drawn: {error}", file=sys.stderr)
+
+
+def summarize(outcomes: list[dict[str, Any]], since: float, seconds: float) -> str:
+    """What the training jobs of this call did; and in failed.tsv (none where none has) each passage that has failed, in
+    this call or before, and has no adapter yet.
+
+    `outcomes`: of each job the file that it leaves (`outcome`), its `log`, `dataset` and `type`, and its `adapters`.
+    Files older than `since` (seconds of the epoch) belong to earlier calls.
     """
     trained = linked = there = 0
     failed: list[dict[str, Any]] = []
     standing: list[dict[str, Any]] = []
-    for path, adapters in outcomes.items():
-        in_place = sum(Path(adapter).is_dir() for adapter in adapters)
+    for job in outcomes:
+        in_place = sum(Path(adapter).is_dir() for adapter in job["adapters"])
         there += in_place
         try:
-            outcome = json.loads(Path(path).read_bytes())
-            rows = [_failed_row(path, **failure) for failure in outcome["failed"]]
-            of_this_call = Path(path).stat().st_mtime >= since
+            outcome = json.loads(Path(job["outcome"]).read_bytes())
+            rows = [_failed_row(job, **failure) for failure in outcome["failed"]]
+            of_this_call = Path(job["outcome"]).stat().st_mtime >= since
             trained_here = outcome["trained"]
         except (OSError, ValueError, LookupError, TypeError):
             continue
-        standing += [row for row in rows if row["path"] in adapters and not Path(row["path"]).is_dir()]
+        standing += [row for row in rows if row["path"] in job["adapters"] and not Path(row["path"]).is_dir()]
         if of_this_call:
             trained += trained_here
             linked += max(0, in_place - trained_here)
             failed += rows
-    total = sum(map(len, outcomes.values()))
+    total = sum(len(job["adapters"]) for job in outcomes)
     lines = [
         f"{there} of {total} adapters are in place: {trained} trained and {linked} linked from the store by this call,"
         f" {len(failed)} failed, in {_duration(seconds)}.",
@@ -45,11 +72,11 @@ def summarize(outcomes: dict[str, list[str]], since: float, seconds: float, fail
     if len(failed) > 20:
         lines.append(f"... and {len(failed) - 20} more")
     try:
-        _write(standing, Path(failed_table))
+        _write(standing)
     except OSError as error:
-        lines.append(f"{failed_table} could not be written: {error.strerror}")
+        lines.append(f"{layout.FAILED} could not be written: {error.strerror}")
     if standing:
-        lines.append(f"All that have failed are in {failed_table}; the same command tries just these again.")
+        lines.append(f"All that have failed are in {layout.FAILED}; the same command tries just these again.")
     return "\n".join(lines)
 
 
@@ -58,7 +85,7 @@ def summarize_scores(path: str, since: float) -> str:
     try:
         if Path(path).stat().st_mtime < since:
             return ""
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file, delimiter="\t"))
     except OSError:
         return ""
@@ -70,33 +97,25 @@ def summarize_scores(path: str, since: float) -> str:
         for (name, method), line in zip(names, lines, strict=False)
     ]
     told += [f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else []
-    return "\n".join([f"Scores ({path}; to look at: results/report.html):", *told]) + "\n"
+    return "\n".join([f"Scores ({path}; to look at: {layout.REPORT}):", *told]) + "\n"
 
 
-def _failed_row(outcome: str, path: str, reason: str) -> dict[str, Any]:
-    *_, dataset, _, _, kind, data, passage = Path(path).parts
-    return {
-        "dataset": dataset,
-        "type": kind,
-        "did": int(data.removeprefix("data_")),
-        "pid": int(passage.removeprefix("passage_")),
-        "path": path,
-        "reason": " ".join(reason.split()),
-        "log": str(Path(outcome).with_suffix(".log")),
-    }
+def _failed_row(job: dict[str, Any], path: str, reason: str) -> dict[str, Any]:
+    did, pid = layout.position_of(path)
+    about = {"dataset": job["dataset"], "type": job["type"], "did": did, "pid": pid, "path": path}
+    return {**about, "reason": " ".join(reason.split()), "log": job["log"]}
 
 
-def _write(failed: list[dict[str, Any]], path: Path) -> None:
+def _write(failed: list[dict[str, Any]]) -> None:
+    path = Path(layout.FAILED)
     if not failed:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FAILED, delimiter="\t", lineterminator="\n")
+    with written_whole(str(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(sorted(failed, key=lambda row: (row["dataset"], row["type"], row["did"], row["pid"])))
-    temporary.replace(path)
 
 
 def _duration(seconds: float) -> str:

@@ -1,29 +1,24 @@
 """The training job: a batch of passages into adapter directories, through the store. The arithmetic is `trainer`'s."""
 
 import contextlib
-import csv
 import json
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..adapters import files as adapters
+from ..adapters import files
 from ..base.fetch import fingerprint
-from ..core import stop
 from ..core.device import limited_memory, take_device
-from ..core.errors import LoraryError, damaged, explain, report
-from ..core.files import written_whole
+from ..core.errors import LoraryError, damaged, report
 from ..core.store import Store, digest
+from ..core.work import Done, Fault, Item, Work, finish
 from ..data.sequences import Passage, Position, read_passages
+from ..plan.layout import position_of
+from .records import write_record
 
 log = logging.getLogger(__name__)
-
-# The columns of a job's record.
-RECORD = ["did", "pid", "path", "digest", "sequences", "tokens", "first_loss", "last_loss", "seconds", "device"]
-RECORD += ["adapters_per_step", "sha256", "config_sha256", "losses"]
 
 
 def train_adapters(
@@ -46,28 +41,23 @@ def train_adapters(
     """
     began = time.monotonic()
     paths = {position_of(path): path for path in outputs}
-    shelf = Store(store)
     digests, failures = passage_digests(model, base_weight, prompts, settings, set(paths))
     if not paths.keys() <= digests.keys() | failures.keys():
         raise LoraryError(f"{prompts} lacks passages that were to be trained: the data changed meanwhile; run again.")
+    kept = InStore(Store(store))
 
-    missing = {}
-    for position, key in digests.items():
-        if shelf.get(key) is None:
-            missing[position] = key
-        elif damage := shelf.damage(key):
-            missing[position] = key
-            log.warning("%s: %s; training it again", shelf.entry(key), damage)
-    stored: set[str] = set()
+    @contextlib.contextmanager
+    def begin() -> Iterator[Work]:
+        with take_device(threads) as (device, device_name):
+            encoder = Encoder(model, base_weight, settings, adapters_per_step, device, device_name)
+            with limited_memory(device.type):
+                yield lambda items: encoder.train(read_passages(prompts, set(paths)), items, len(kept.missing))
+
     try:
-        if missing:
-            with take_device(threads) as (device, device_name):
-                job = Job(model, base_weight, settings, adapters_per_step, device, device_name)
-                # The same passage twice in one batch is trained once, and fails twice.
-                once = {key: position for position, key in reversed(missing.items())}
-                with limited_memory(device.type):
-                    job.train(prompts, {position: key for key, position in once.items()}, shelf, failures, stored)
-                failures |= {p: failures[once[key]] for p, key in missing.items() if once[key] in failures}
+        # The same passage twice in one batch is trained once, and fails twice.
+        items = [Item(key, "data_{}/passage_{}".format(*position), position) for position, key in digests.items()]
+        failed = finish(items, kept, begin, ("passage", "passages"), _about)
+        failures |= {position: failed[key] for position, key in digests.items() if key in failed}
         if failures:
             named = [f"{paths[position]}: {reason}" for position, reason in sorted(failures.items())]
             title = (
@@ -75,32 +65,57 @@ def train_adapters(
             )
             raise report(named, f"{title} tries just these again:")
         for position, path in paths.items():
-            shelf.link(digests[position], path)
-        _write_record(record, shelf, digests, paths)
-        linked, seconds = len(paths) - len(missing), time.monotonic() - began
-        log.info("%d trained, %d linked from the store, %.1f s", len(missing), linked, seconds)
+            kept.store.link(digests[position], path)
+        write_record(record, kept.store, digests, paths)
+        trained, seconds = sum(key in kept.missing for key in digests.values()), time.monotonic() - began
+        log.info("%d trained, %d linked from the store, %.1f s", trained, len(paths) - trained, seconds)
     finally:
-        trained = sum(key in stored for key in missing.values())
-        failed = [{"path": paths[position], "reason": reason} for position, reason in sorted(failures.items())]
+        trained = sum(key in kept.trained for key in digests.values())
+        told = [{"path": paths[position], "reason": reason} for position, reason in sorted(failures.items())]
         with contextlib.suppress(OSError):  # what is raised already says more
-            Path(outcome).write_text(json.dumps({"trained": trained, "failed": failed}) + "\n")
+            Path(outcome).write_text(json.dumps({"trained": trained, "failed": told}) + "\n", encoding="utf-8")
 
 
 def passage_digests(
     model: str, base_weight: str, prompts: str, settings: dict[str, Any], positions: set[Position]
 ) -> tuple[dict[Position, str], dict[Position, str]]:
     """The digests of the adapters at these positions (did, pid); and of those that have no prompt ids, why not."""
-    decides = {"model": fingerprint(model)["weights"], "base_weight": adapters.digest(base_weight), **settings}
+    decides = {"model": fingerprint(model)["weights"], "base_weight": files.digest(base_weight), **settings}
     digests, failures = {}, {}
     for passage in read_passages(prompts, positions):
         if passage.error:
             failures[passage.position] = f"its prompt ids could not be made: {passage.error}"
         else:
-            digests[passage.position] = digest(decides, passage.sequences)
+            digests[passage.position] = digest(decides, ((example.ids, example.span) for example in passage.examples))
     return digests, failures
 
 
-class Job:
+class InStore:
+    """Adapters as results that are kept."""
+
+    where = "in the store"
+
+    def __init__(self, store: Store):
+        self.store = store
+        self.missing: set[str] = set()
+        self.trained: set[str] = set()
+
+    def __contains__(self, key: str) -> bool:
+        if self.store.get(key) is not None:
+            damage = self.store.damage(key)
+            if damage is None:
+                return True
+            log.warning("%s: %s; training it again", self.store.entry(key), damage)
+        self.missing.add(key)
+        return False
+
+    def put(self, results: list[tuple[str, Any]]) -> None:
+        for key, (config, tensors, about) in results:
+            self.store.put(key, config, tensors, about)
+            self.trained.add(key)
+
+
+class Encoder:
     """What all passages of a job share: the base model, the adapters on it, and the settings."""
 
     def __init__(
@@ -116,130 +131,55 @@ class Job:
         from . import trainer
 
         try:
-            config, tensors = adapters.read_adapter(base_weight)
+            config, tensors = files.read_adapter(base_weight)
         except LoraryError as error:
             raise damaged(base_weight, error) from None
         if settings["precision"] == "bfloat16" and device.type == "cpu" and not frozen.fast_bfloat16():
             log.warning("this processor has no bfloat16 units: precision float32 will be very much faster")
         self.device_name = device_name
-        self.config = adapters.config_bytes(config)
+        self.config = files.config_bytes(config)
         self.model = decoder.load(model, settings["precision"], device)
         scale = config["lora_alpha"] / config["r"]
         self.trainer = trainer.Trainer(self.model, tensors, scale, settings, adapters_per_step)
         log.info("%s on %s", model, device_name)
 
-    def train(
-        self,
-        prompts: str,
-        missing: dict[Position, str],
-        shelf: Store,
-        failures: dict[Position, str],
-        stored: set[str],
-    ) -> None:
-        """Train the passages that the store lacks, each into the store; note those that fail in `failures`, and the
-        digests of the others in `stored`.
-
-        Raises LoraryError when it is asked to stop, after the passages in hand.
-        """
-        began = time.monotonic()
-        with stop.after_what_is_in_hand(log.warning) as asked_to_stop:
-            try:
-                passages = self._trainable(prompts, missing, failures, asked_to_stop)
-                for training in self.trainer.train(passages, count=len(missing)):
-                    position = training.passage.position
-                    if training.error:
-                        failures[position] = training.error
-                        log.error("data_%d/passage_%d failed: %s", *position, training.error)
-                        continue
-                    about = {
-                        "sequences": len(training.passage.sequences),
-                        "tokens": sum(map(len, training.passage.sequences)),
-                        "losses": training.losses,
-                        "seconds": round(training.seconds, 3),
-                        "device": self.device_name,
-                        "adapters_per_step": training.adapters_per_step,
-                    }
-                    shelf.put(missing[position], self.config, adapters.tensors_bytes(training.tensors), about)
-                    stored.add(missing[position])
-                    _progress(position, about, len(stored), of=len(missing), began=began)
-                stopped = asked_to_stop()
-            except KeyboardInterrupt:  # a second one, or what was in hand took too long
-                stopped = True
-            except OSError as error:
-                if not explain(error):
-                    raise
-                log.debug("where it was refused:", exc_info=True)
-                raise LoraryError(
-                    f"{explain(error)} {len(stored)} of {len(missing)} passages are in the store."
-                ) from None
-        if stopped and len(stored) < len(missing.keys() - failures.keys()):
-            raise LoraryError(
-                f"Stopped after {len(stored)} of {len(missing)} passages: they are in the store, and the same command"
-                " goes on."
-            )
+    def train(self, passages: Iterator[Passage], items: Iterable[Item], count: int) -> Iterator[Done]:
+        """The adapters of these items (`count` at most), whose contents are positions of passages, in their order."""
+        under_way: dict[Position, Item] = {}
+        beyond: Done = []
+        for training in self.trainer.train(self._trainable(passages, items, under_way, beyond), count):
+            passage, item = training.passage, under_way.pop(training.passage.position)
+            if training.error:
+                yield [(item, Fault(training.error))]
+                continue
+            about = {
+                "sequences": len(passage.examples),
+                "tokens": sum(map(len, passage.examples)),
+                "losses": training.losses,
+                "seconds": round(training.seconds, 3),
+                "device": self.device_name,
+                "adapters_per_step": training.adapters_per_step,
+            }
+            yield [(item, (self.config, files.tensors_bytes(training.tensors), about))]
+        yield beyond
 
     def _trainable(
-        self,
-        prompts: str,
-        missing: dict[Position, str],
-        failures: dict[Position, str],
-        asked_to_stop: Callable[[], bool],
+        self, passages: Iterator[Passage], items: Iterable[Item], under_way: dict[Position, Item], beyond: Done
     ) -> Iterator[Passage]:
-        """The passages to train, until it is asked to stop."""
         vocabulary = self.model.get_input_embeddings().num_embeddings
-        for passage in read_passages(prompts, set(missing)):
-            if asked_to_stop():
-                return
-            highest = max(int(ids.max()) for ids in passage.sequences)
+        for item in items:
+            passage = next(passage for passage in passages if passage.position == item.content)
+            highest = max(int(example.ids.max()) for example in passage.examples)
             if highest < vocabulary:
-                log.debug("data_%d/passage_%d begins", *passage.position)
+                log.debug("%s begins", item.place)
+                under_way[passage.position] = item
                 yield passage
             else:  # a GPU would fail beyond repair
-                failures[passage.position] = (
-                    f"token id {highest} is beyond the model's vocabulary of {vocabulary}; is the tokenizer another's?"
-                )
-                log.error("data_%d/passage_%d failed: %s", *passage.position, failures[passage.position])
+                reason = f"token id {highest} is beyond the model's vocabulary of {vocabulary}"
+                beyond.append((item, Fault(f"{reason}; is the tokenizer another's?")))
 
 
-def position_of(path: str) -> tuple[int, int]:
-    """(did, pid) of `.../data_<did>/passage_<pid>`."""
-    data, passage = Path(path).parts[-2:]
-    return int(data.removeprefix("data_")), int(passage.removeprefix("passage_"))
-
-
-def _write_record(record: str, shelf: Store, digests: dict[Position, str], paths: dict[Position, str]) -> None:
-    with written_whole(record) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, RECORD, delimiter="\t", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        for (did, pid), path in paths.items():
-            training = shelf.get(digests[did, pid])
-            if training is None:
-                raise LoraryError(f"{shelf.directory} has lost entries while this job ran; the same command goes on.")
-            losses = training["losses"]
-            place = {"did": did, "pid": pid, "path": path, "digest": digests[did, pid]}
-            derived = {
-                "first_loss": losses[0],
-                "last_loss": losses[-1],
-                "losses": " ".join(f"{loss:.4g}" for loss in losses),
-                "sha256": training["sha256"][adapters.TENSORS],
-                "config_sha256": training["sha256"][adapters.CONFIG],
-            }
-            writer.writerow({**training, **place, **derived})
-
-
-_last_shown = -math.inf
-
-
-def _progress(position: tuple[int, int], training: dict[str, Any], done: int, of: int, began: float) -> None:
-    """A line a passage in the log; on the terminal no more than one in two seconds."""
-    global _last_shown
-    now = time.monotonic()
-    left = (now - began) / done * (of - done)
-    first, last = training["losses"][0], training["losses"][-1]
-    show = done == of or now - _last_shown > 2
-    _last_shown = now if show else _last_shown
-    log.log(
-        logging.INFO if show else logging.DEBUG,
-        "passage %d of %d, data_%d/passage_%d: loss %.3f to %.3f, %.1f s, %.0f s left",
-        done, of, *position, first, last, training["seconds"], left,
-    )  # fmt: skip
+def _about(item: Item, result: Any) -> str:
+    _, _, about = result
+    first, last = about["losses"][0], about["losses"][-1]
+    return f": loss {first:.3f} to {last:.3f}, {about['seconds']:.1f} s"

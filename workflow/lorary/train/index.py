@@ -1,29 +1,28 @@
 """The index: one table over the adapters of a run."""
 
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from ..core.errors import damaged
-from .encode import RECORD
+from . import records
 
-COLUMNS = ["type", "did", "pid", "question", *RECORD[2:-1]]  # not each step's loss
+COLUMNS = ["type", "did", "pid", "question", *records.COLUMNS[2:-1]]  # not each step's loss
 
 
-def index_adapters(records: list[str], tables: list[str], output: str) -> None:
-    """Join the records of training jobs with the questions (`tables`: for each record, the table of its passages).
+def index_adapters(types: list[dict[str, Any]], output: str) -> None:
+    """Join the records of training jobs with the questions: for each type its name (`type`), the table of its passages
+    (`table`) and its records (`records`).
 
     A line an adapter, in the order of type, did and pid. Raises LoraryError.
     """
     parts = []
-    for table in dict.fromkeys(tables):
-        questions = read_questions(table)
-        lines = pd.concat(read_record(r) for r, t in zip(records, tables, strict=True) if t == table)
-        parts.append(lines.merge(questions, on=["did", "pid"], validate="one_to_one"))
+    for kind in types:
+        lines = pd.concat(records.read_record(record) for record in kind["records"]).assign(type=kind["type"])
+        parts.append(lines.merge(read_questions(kind["table"]), on=["did", "pid"], validate="one_to_one"))
     index = pd.concat(parts)
     index["question"] = index["question"].str.replace("\r", " ")  # which pandas would take for the end of a line
-    index["type"] = [Path(path).parts[-3] for path in index["path"]]
     index.sort_values(["type", "did", "pid"])[COLUMNS].to_csv(output, sep="\t", index=False)
 
 
@@ -33,11 +32,3 @@ def read_questions(table: str) -> pd.DataFrame:
         return pd.read_parquet(table, columns=["did", "pid", "question"], page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise damaged(table, error) from None
-
-
-def read_record(path: str) -> pd.DataFrame:
-    """What a training job wrote of its adapters, a line each. Raises LoraryError."""
-    try:
-        return pd.read_csv(path, sep="\t", dtype={"losses": str})[RECORD]
-    except (OSError, ValueError, LookupError) as error:
-        raise damaged(path, error) from None

@@ -1,13 +1,32 @@
-"""The loss of each passage in a step: the mean cross entropy of its own labelled tokens."""
+"""What a passage is trained for: the loss of each passage in a step."""
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..base import decoder
 from ..base.frozen import FrozenLinear
+from .step import Step
 
 # The logits of so many bytes are held at a time, in float32: what a processor's cache takes well, or a GPU's memory.
 CHUNK = {"cpu": 3 * 2**23, "cuda": 2**29}
+
+
+Objective = Callable[[nn.Module, Step], Tensor]  # the base model with the step's adapters -> losses (n,)
+
+
+def reference(model: nn.Module, step: Step) -> Tensor:
+    """The mean cross entropy of a passage's own predicted tokens, as Parametric RAG trains (Su et al., SIGIR 2025)."""
+    if isinstance(model, decoder.Decoder) and isinstance(model.lm_head, FrozenLinear):
+        hidden = model.hidden(step.ids).flatten(0, 1).index_select(0, step.token)  # (N, C)
+        return HeadLoss.apply(hidden, model.lm_head, step.targets, step.owner, step.counts)
+    logits = decoder.logits(model, step.ids).flatten(0, 1).index_select(0, step.token)  # (N, V)
+    return losses_of_logits(logits, step.targets, step.owner, step.counts)
+
+
+OBJECTIVES: dict[str, Objective] = {"reference": reference}
 
 
 def losses_of_logits(logits: Tensor, targets: Tensor, owner: Tensor, counts: Tensor) -> Tensor:

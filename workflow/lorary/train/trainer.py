@@ -14,16 +14,17 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..adapters.lora import Stack, to_device
+from ..adapters.lora import Stack
 from ..base import decoder
-from ..base.frozen import FrozenLinear
-from ..data.sequences import Passage
-from . import objective as loss
+from ..core.device import free_memory, out_of_memory
+from ..core.work import Fault, divided
+from ..data.sequences import Example, Passage
+from .objective import OBJECTIVES, Objective
 from .schedule import PLACES, Shape, choose, most_that_pays
+from .step import pad
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Training:
     """One passage under way, and in the end its result: `tensors`, or the `error` that it failed with."""
 
     passage: Passage
-    batches: list[list[np.ndarray]]
+    batches: list[list[Example]]
     steps: int  # to do in all
     losses: list[Any] = field(default_factory=list)  # one a step, on the device; floats in the end
     seconds: float = 0.0  # its share of the steps that it took part in
@@ -41,8 +42,8 @@ class Training:
     tensors: dict[str, Tensor] | None = None
     error: str | None = None
 
-    def batch(self) -> list[np.ndarray]:
-        """The sequences of its next step."""
+    def batch(self) -> list[Example]:
+        """The examples of its next step."""
         return self.batches[len(self.losses) % len(self.batches)]
 
     def shape(self) -> Shape:
@@ -57,16 +58,18 @@ class Trainer:
         scale: float,
         settings: dict[str, Any],
         adapters_per_step: int | str = "auto",
+        objective: Objective = OBJECTIVES["reference"],
     ):
-        self.model, self.settings, self.adapters_per_step = model, settings, adapters_per_step
+        self.model, self.settings, self.objective = model, settings, objective
+        self.adapters_per_step = adapters_per_step
         self.stack = Stack(model, base_weight, scale)
         decoder.prepare(model)
         self.device = self.stack.device
 
     def train(self, passages: Iterable[Passage], count: int) -> Iterator[Training]:
         """Train passages (`count` at most), each from the base weight with a new AdamW: `num_train_epochs` passes over
-        its batches in their order, one step a batch, no shuffling, schedule or clipping. The loss is the mean over all
-        labelled tokens of a batch; the labels are the ids themselves.
+        its batches in their order, one step a batch, no shuffling, schedule or clipping. What the loss is, the
+        objective says.
 
         Yields each when it is finished or has failed. One that fails does not touch the others: a loss or an adapter
         that is not finite, or a step that fits no memory.
@@ -107,57 +110,44 @@ class Trainer:
             yield self._result(*finished.popleft())
 
     def _training(self, passage: Passage) -> Training:
-        size, sequences = self.settings["per_device_train_batch_size"], passage.sequences
-        batches = [sequences[i : i + size] for i in range(0, len(sequences), size)]
+        size, examples = self.settings["per_device_train_batch_size"], passage.examples
+        batches = [examples[i : i + size] for i in range(0, len(examples), size)]
         return Training(passage, batches, steps=len(batches) * self.settings["num_train_epochs"])
 
     def _step(self, together: dict[int, Training]) -> None:
         """One step of these passages. One that fails is tried again in two halves, and alone fails its passage."""
-        failure = self._try_step(list(together), list(together.values()))
-        if failure is None:
-            return
-        reason, out_of_memory = failure
-        if out_of_memory:
-            self.stack.release()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-        if len(together) == 1:
-            (training,) = together.values()
-            training.error = reason
-            return
-        places, half = list(together), (len(together) + 1) // 2
-        if out_of_memory and half < self.adapters_per_step:
-            self.adapters_per_step = half
-            log.warning("a step of %d passages does not fit into memory: going on with %d", len(places), half)
-        for part in (places[:half], places[half:]):
-            self._step({place: together[place] for place in part})
+        for place, fault in divided(list(together), partial(self._try_step, together)):
+            together[place].error = fault.reason
 
-    def _try_step(self, places: list[int], trainings: list[Training]) -> tuple[str, bool] | None:
-        """One step of n passages, or what went wrong, and whether that was memory; then no adapter has changed."""
+    def _try_step(self, together: dict[int, Training], places: list[int]) -> Fault | None:
+        """One step of the passages at n places, or what went wrong; then no adapter has changed."""
+        trainings = [together[place] for place in places]
         try:
             self.stack.gather(places)
             losses = self._losses([training.batch() for training in trainings])  # (n,)
             losses.sum().backward()
             self.stack.update(places, self.settings["learning_rate"])
         except Exception as error:  # whatever goes wrong with one passage, the others go on
-            if not decoder.out_of_memory(error):
+            if not out_of_memory(error):
                 log.debug("a step failed", exc_info=True)
-                return str(error) or type(error).__name__, False
-            rows, length = trainings[0].shape()
-            lower = "max_length" if rows == 1 else "per_device_train_batch_size or max_length"
-            return f"{rows} x {length} tokens do not fit into memory; a lower {lower} would help", True
-        for training, value in zip(trainings, losses.detach().unbind(), strict=True):
-            training.losses.append(value)
-        return None
+                return Fault(str(error) or type(error).__name__)
+        else:
+            for training, value in zip(trainings, losses.detach().unbind(), strict=True):
+                training.losses.append(value)
+            return None
+        self.stack.release()
+        free_memory()
+        half = (len(places) + 1) // 2
+        if half < len(places) and half < self.adapters_per_step:
+            self.adapters_per_step = half
+            log.warning("a step of %d passages does not fit into memory: going on with %d", len(places), half)
+        rows, length = trainings[0].shape()
+        lower = "max_length" if rows == 1 else "per_device_train_batch_size or max_length"
+        return Fault(f"{rows} x {length} tokens do not fit into memory; a lower {lower} would help")
 
-    def _losses(self, batches: list[list[np.ndarray]]) -> Tensor:
-        """The loss of each passage of a step (n,), each batch with as many sequences."""
-        ids, token, targets, owner, counts = (to_device(t, self.device) for t in pad(batches))
-        if isinstance(self.model, decoder.Decoder) and isinstance(self.model.lm_head, FrozenLinear):
-            hidden = self.model.hidden(ids).flatten(0, 1).index_select(0, token)  # (N, C)
-            return loss.HeadLoss.apply(hidden, self.model.lm_head, targets, owner, counts)
-        logits = decoder.logits(self.model, ids).flatten(0, 1).index_select(0, token)  # (N, V)
-        return loss.losses_of_logits(logits, targets, owner, counts)
+    def _losses(self, batches: list[list[Example]]) -> Tensor:
+        """The loss of each passage of a step (n,), each batch with as many examples."""
+        return self.objective(self.model, pad(batches).to(self.device))
 
     def _result(self, training: Training, fetched: "Fetched") -> Training:
         flat, losses = fetched.get()
@@ -205,7 +195,7 @@ class Trainer:
                     torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - began
         except Exception as error:
-            if not decoder.out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             return None
         finally:
@@ -235,24 +225,3 @@ class Fetched:
         if self.event is not None:
             self.event.synchronize()
         return self.flat, self.losses.tolist()
-
-
-def pad(batches: list[list[np.ndarray]]) -> tuple[Tensor, ...]:
-    """One step's batches, a list of sequences for each of its n passages, all of the same number of sequences.
-
-    Returns ids (R, T), padded on the right with 0 to the longest and no further; and of the N tokens that are
-    predicted: where they are predicted from (in ids flattened), what they are, and which passage's they are (0 to
-    n - 1); and how many each passage has (n,). Padding, and the first token of a sequence, is predicted nowhere.
-    """
-    sequences = [sequence for batch in batches for sequence in batch]
-    width = max(map(len, sequences))
-    ids = np.zeros((len(sequences), width), dtype=np.int64)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence
-    lengths = np.array([len(sequence) - 1 for sequence in sequences])
-    row = np.repeat(np.arange(len(sequences)), lengths)
-    column = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
-    owner = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])[row]
-    counts = np.bincount(owner, minlength=len(batches))
-    parts = ids, row * width + column, ids[row, column + 1], owner, counts
-    return tuple(torch.from_numpy(np.ascontiguousarray(part, dtype=np.int64)) for part in parts)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..adapters.files import TENSORS
 from ..core.store import Store, remove
-from ..data.sequences import Position
+from ..plan.layout import position_of
 from ..train.encode import passage_digests
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Wanted:
     base_weight: str
     prompts: str
     settings: dict
-    positions: set[Position]
+    adapters: list[str]  # their directories
 
 
 def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
@@ -37,7 +37,8 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     """
     stores: dict[str, set[str]] = {}
     for batch in wanted:
-        digests, _ = passage_digests(batch.model, batch.base_weight, batch.prompts, batch.settings, batch.positions)
+        positions = set(map(position_of, batch.adapters))
+        digests, _ = passage_digests(batch.model, batch.base_weight, batch.prompts, batch.settings, positions)
         stores.setdefault(batch.store, set()).update(digests.values())
     doomed: list[Path] = []
     for name, referred in stores.items():

@@ -14,7 +14,7 @@ from ..adapters.files import CONFIG, TENSORS
 from ..base import fetch as models_
 from ..core.errors import LoraryError, report
 from ..core.store import TRAINING, Store, remove, sha256
-from ..train.index import read_record
+from ..train.records import read_record
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +55,10 @@ class Found:
 
 
 def verify(
-    records: list[str], runs: list[tuple[str, str]], tables: list[str], models: list[str], stores: list[str]
+    records: list[str], runs: list[dict[str, str]], tables: list[str], models: list[str], stores: list[str]
 ) -> None:
-    """Check what is there of these: records of training jobs, and the adapters that they list; base weights, each with
-    a run.json that has its sha256; tables and prompt ids; base models; stores.
+    """Check what is there of these: records of training jobs, and the adapters that they list; the base weight
+    (`base_weight`) of each run, whose run.json (`run`) has its sha256; tables and prompt ids; base models; stores.
 
     What is damaged is removed, so that the next call makes just that again; a base model is only named. What is not
     there yet is no fault, and what cannot be read ends it. Raises LoraryError that names all that was damaged, OSError.
@@ -69,8 +69,8 @@ def verify(
     for record in records:
         if Path(record).exists():
             _verify_adapters(record, found)
-    for base_weight, run in runs:
-        _verify_base_weight(Path(base_weight), Path(run), found)
+    for run in runs:
+        _verify_base_weight(Path(run["base_weight"]), Path(run["run"]), found)
     for table in tables:
         if Path(table).exists():
             found.count("tables")

@@ -1,0 +1,54 @@
+"""Where adapters come from: a passage's position, and the adapter that is to be at work."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..core.errors import LoraryError
+from ..core.store import CONFIG, TENSORS, sha256
+from ..train.records import read_record
+
+if TYPE_CHECKING:
+    from ..adapters.lora import Adapter
+
+
+class Source(Protocol):
+    """Adapters by the positions of their passages (or whatever else names them)."""
+
+    def digest(self, position: Any) -> str:
+        """Of the adapter's content. Raises LoraryError where there is none that can be used."""
+        ...
+
+    def load(self, position: Any) -> "Adapter": ...
+
+
+class Trained:
+    """The adapters that training jobs have made: lines with `path`, `sha256` and `config_sha256`, by position."""
+
+    def __init__(self, lines: dict[Any, dict[str, Any]]):
+        self.lines = lines
+
+    @classmethod
+    def of_records(cls, records: list[str]) -> "Trained":
+        """By (did, pid), as the records of their jobs say."""
+        lines = [line for record in records for line in read_record(record).to_dict("records")]
+        return cls({(int(line["did"]), int(line["pid"])): line for line in lines})
+
+    def digest(self, position: Any) -> str:
+        """Raises LoraryError where it is not what was trained."""
+        line = self.lines[position]
+        for name, expected in ((TENSORS, line["sha256"]), (CONFIG, line["config_sha256"])):
+            path = Path(line["path"]) / name
+            found = sha256(path)
+            if found != expected:
+                fault = "is missing" if not found else "is not what was trained (its sha256 differs)"
+                raise LoraryError(
+                    f"{path} {fault}. `snakemake verify` removes what is damaged, and the next call links or trains it"
+                    " again."
+                )
+        return line["sha256"]
+
+    def load(self, position: Any) -> "Adapter":
+        """Raises LoraryError."""
+        from ..adapters.lora import load_adapter
+
+        return load_adapter(self.lines[position]["path"])

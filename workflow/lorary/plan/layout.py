@@ -1,0 +1,223 @@
+"""Every path and every rule name of a run: spelled here, and taken apart nowhere else.
+
+Paths are relative to the working directory. The tree of adapters is that of Parametric RAG, to the letter.
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.files import refuse_detours
+
+if TYPE_CHECKING:
+    from .config import Run
+
+Position = tuple[int, int]  # did, pid
+
+# The project's own files, wherever it is called from.
+ROOT = Path(__file__).parents[3]
+DEMO = ROOT / "resources/demo"
+TEMPLATES = ROOT / "resources/prompt_templates.yaml"
+
+# With Snakemake's wildcards.
+MODEL = "resources/models/{model}"
+TABLE = "results/data/{table}.parquet"
+PROMPTS_FOLDER = "results/prompts/{prompts}"
+PROMPTS = f"{PROMPTS_FOLDER}/{{start}}-{{stop}}.parquet"
+
+SCORES = "results/scores.tsv"
+FAILED = "results/failed.tsv"
+REPORT = "results/report.html"
+PLOTS = {name: f"results/report/{name}.svg" for name in ("scores", "knowledge", "losses", "speed")}
+
+# In the folder of a run.
+INDEX, ABOUT = "adapters.tsv", "run.json"
+DEFAULT_RANK = "rank=2_alpha=32"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the adapters of a run lie, and what belongs to them."""
+
+    adapter_dir: str
+    model: str
+    rank: str
+    dataset: str
+    setting: str
+    augment: str
+
+    @property
+    def path(self) -> str:
+        return f"{self.rank_folder}/{self.dataset}/{self.setting}/{self.augment}"
+
+    @property
+    def rank_folder(self) -> str:
+        return f"{self.adapter_dir}/{self.model}/{self.rank}"
+
+    @property
+    def base_weight(self) -> str:
+        return f"{self.rank_folder}/base_weight"
+
+    @property
+    def index(self) -> str:
+        return f"{self.path}/{INDEX}"
+
+    @property
+    def about(self) -> str:
+        return f"{self.path}/{ABOUT}"
+
+    @property
+    def knowledge(self) -> str:
+        return f"{self.beside('predictions')}/knowledge.tsv"
+
+    def predictions(self, method: str, kind: str) -> str:
+        return f"{self.beside('predictions')}/{method}/{kind}"
+
+    def beside(self, name: str) -> str:
+        """The folder of predictions (or exports) that belongs to these adapters: the same tree beside theirs.
+
+        Raises LoraryError where a link leads out of there.
+        """
+        root = Path(self.adapter_dir)
+        if root.name == "adapters":
+            root = root.with_name(name)
+        elif root.name in ("", ".."):  # `.`, `/` and the like have nothing beside them
+            root = root / name
+        else:
+            root = root.with_name(f"{root.name}_{name}")
+        folder = str(root / self.model / self.rank / self.dataset / self.setting / self.augment)
+        refuse_detours(folder, str(root))
+        return folder
+
+    @property
+    def title(self) -> str:
+        """For people, short: what of a run is seldom another is left out."""
+        title = f"{self.model}, {self.dataset}, {self.setting}"
+        title += "" if self.rank == DEFAULT_RANK else f", {self.rank}"
+        title += "" if Path(self.adapter_dir).name == "adapters" else f", {self.adapter_dir}"
+        augment = self.augment.removeprefix("aug_model=")
+        return title + ("" if augment == self.model else f", {augment}")
+
+
+def run_folder(run: "Run") -> RunFolder:
+    training = run.training
+    return RunFolder(
+        adapter_dir=run.jobs.adapter_dir,
+        model=run.model.model_name,
+        rank=f"rank={training.lora_rank}_alpha={training.lora_alpha}",
+        dataset=run.data.dataset,
+        setting=f"lr={training.learning_rate}_epoch={training.num_train_epochs}_{style(run)}",
+        augment=f"aug_model={run.data.augment_model}" + ("_projector" if run.data.projector else ""),
+    )
+
+
+@dataclass(frozen=True)
+class TypeFolder:
+    """The adapters of one type of a run."""
+
+    run: RunFolder
+    kind: str  # the type
+
+    @property
+    def path(self) -> str:
+        return f"{self.run.path}/{self.kind}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.run.dataset} {self.kind}"
+
+    def adapters(self, counts: list[int]) -> list[str]:
+        """The directories of all passages, of questions with so many each."""
+        folder = self.path
+        return [f"{folder}/data_{did}/passage_{pid}" for did, n in enumerate(counts) for pid in range(n)]
+
+    def rule(self, what: str) -> str:
+        return re.sub(r"\W", "_", f"{what}_{self.run.dataset}_{self.kind}_{digest(self.path)}")
+
+
+def passage_name(kind: str, did: int, pid: int) -> str:
+    """As people name a passage of a run: <type>/data_<did>/passage_<pid>."""
+    return f"{kind}/data_{did}/passage_{pid}"
+
+
+def position_of(path: str) -> Position:
+    """(did, pid) of `.../data_<did>/passage_<pid>`."""
+    data, passage = Path(path).parts[-2:]
+    return int(data.removeprefix("data_")), int(passage.removeprefix("passage_"))
+
+
+def is_of(name: str, wanted: str) -> bool:
+    """Whether a passage is the wanted one, or is of the wanted question (<type>/data_<did>)."""
+    return name == wanted or name.startswith(f"{wanted}/passage_")
+
+
+def export_folder(run: RunFolder, wanted: list[str], names: list[str]) -> str:
+    """Of the merged adapter of what was wanted, which are these passages."""
+    title = "+".join(name.replace("/", "_") for name in wanted)
+    if len(title) > 100:
+        title = f"{len(names)}_passages_{digest(names)}"
+    return f"{run.beside('export')}/{title}"
+
+
+def finished_runs(adapter_dir: str) -> list[Path]:
+    """The folders of the runs that have been finished there."""
+    return [path.parent for path in sorted(Path(adapter_dir).glob(f"*/*/*/*/*/{ABOUT}"))]
+
+
+def table_name(run: "Run", kind: str, settings: dict[str, Any]) -> str:
+    return f"{run.data.dataset}_{kind}_{digest(settings)}"
+
+
+def prompts_name(run: "Run", kind: str, settings: dict[str, Any]) -> str:
+    return f"{type_name(run, kind)}_{digest(settings)}"
+
+
+def type_name(run: "Run", kind: str) -> str:
+    return f"{run.model.model_name}_{run.data.dataset}_{kind}_{style(run)}"
+
+
+def batches_name(run: "Run", folder: TypeFolder) -> str:
+    """Of the files that the jobs of one type leave beside the adapters."""
+    return f"{type_name(run, folder.kind)}_{digest(folder.path)}"
+
+
+def record(batch: str) -> str:
+    """What a training job says of its adapters."""
+    return f"results/train/{batch}.tsv"
+
+
+def answers(part: str, suffix: str) -> str:
+    return f"results/predict/{part}{suffix}"
+
+
+def log(name: str, suffix: str = ".log") -> str:
+    return f"logs/{name}{suffix}"
+
+
+def benchmark(name: str) -> str:
+    return f"benchmarks/{name}.tsv"
+
+
+def numbered(rule: str, i: int) -> str:
+    """The rule's own name for the first, as there mostly is one."""
+    return f"{rule}_{i}" if i else rule
+
+
+def style(run: "Run") -> str:
+    return "cot" if run.prompts.with_cot else "direct"
+
+
+def one_spelling(folder: str) -> str:
+    """A user's path, relative to the working directory where it lies below it."""
+    path = os.path.normpath(os.path.expanduser(folder))
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def digest(value: Any) -> str:
+    """Eight letters that tell settings apart in a name."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]

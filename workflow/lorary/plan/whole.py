@@ -1,0 +1,134 @@
+"""The whole plan of a call: what `rule all` and the named targets ask for, and what the Snakefile needs of it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from . import answer, encode, layout
+from .answer import Answering
+from .config import resolve
+from .encode import Encoding
+
+# So many files of prompt ids are made where Snakemake runs, on a cluster too: some minutes. More are sent, grouped.
+LOCAL_PROMPTS = 200
+
+
+@dataclass(frozen=True)
+class Plan:
+    encoding: Encoding
+    answering: Answering
+
+    @cached_property
+    def models(self) -> list[str]:
+        return [job.outputs["model"] for job in self.encoding.models.values()]
+
+    @cached_property
+    def tables(self) -> list[str]:
+        return [job.outputs["table"] for job in self.encoding.tables.values()]
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        return sorted({batch.inputs["prompts"] for batch in self.encoding.batches})
+
+    @cached_property
+    def prompts_are_grouped(self) -> bool:
+        return len(self.prompts) > LOCAL_PROMPTS
+
+    @cached_property
+    def adapters(self) -> list[str]:
+        return [adapter for batch in self.encoding.batches for adapter in batch.outputs["adapters"]]
+
+    @cached_property
+    def records(self) -> list[str]:
+        return [batch.outputs["record"] for batch in self.encoding.batches]
+
+    @cached_property
+    def base_weights(self) -> list[str]:
+        return [job.outputs["base_weight"] for job in self.encoding.base_weights]
+
+    @cached_property
+    def indexes(self) -> list[str]:
+        return [file for job in self.encoding.indexes.values() for file in job.outputs.values()]
+
+    @cached_property
+    def stores(self) -> list[str]:
+        return sorted({batch.params["store"] for batch in self.encoding.batches})
+
+    @cached_property
+    def predictions(self) -> list[str]:
+        return [gathered.result.outputs["predictions"] for gathered in self.answering.predictions]
+
+    @cached_property
+    def scores(self) -> list[str]:
+        """Of runs that have inference_methods: the table of scores, and what was learnt."""
+        scores = [layout.SCORES] if self.predictions else []
+        return scores + [gathered.result.outputs["table"] for gathered in self.answering.knowledge]
+
+    @cached_property
+    def report(self) -> list[str]:
+        return [layout.REPORT] if self.scores else []
+
+    @cached_property
+    def everything(self) -> list[str]:
+        return [*self.adapters, *self.base_weights, *self.indexes, *self.scores, *self.report]
+
+    def shown_runs(self) -> list[dict[str, Any]]:
+        """What the summary page shows of each run: where its results lie."""
+        knowledge = {gathered.run: gathered.result.outputs["table"] for gathered in self.answering.knowledge}
+        return [
+            {
+                "title": run.title,
+                "folder": run.path,
+                "about": index.outputs["run"],
+                "records": index.inputs["records"],
+                "knowledge": knowledge.get(run),
+                "predictions": [
+                    {
+                        "file": gathered.result.outputs["predictions"],
+                        "type": gathered.result.params["settings"]["data_type"],
+                        "method": gathered.result.params["settings"]["inference_method"],
+                    }
+                    for gathered in self.answering.predictions
+                    if gathered.run == run
+                ],
+            }
+            for run, index in self.encoding.indexes.items()
+        ]
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """For the summary of a call: what each training job says at its end, also when it has failed."""
+        return [
+            {
+                "dataset": kind.folder.run.dataset,
+                "type": kind.folder.kind,
+                "outcome": batch.outcome,
+                "log": batch.log,
+                "adapters": batch.outputs["adapters"],
+            }
+            for kind in self.encoding.types
+            for batch in kind.batches
+        ]
+
+    def wanted(self) -> list[dict[str, Any]]:
+        """For prune: the batches of passages, by what decides their digests."""
+        return [
+            {
+                **{key: batch.inputs[key] for key in ("model", "base_weight", "prompts")},
+                **{key: batch.params[key] for key in ("settings", "store")},
+                "adapters": batch.outputs["adapters"],
+            }
+            for batch in self.encoding.batches
+        ]
+
+    def base_weights_of_runs(self) -> list[dict[str, str]]:
+        """For verify: base weights, each with a run.json that has its sha256."""
+        return [
+            {"base_weight": index.inputs["base_weight"], "run": index.outputs["run"]}
+            for index in self.encoding.indexes.values()
+        ]
+
+
+def make(config: dict[str, Any]) -> Plan:
+    """The plan of a config as Snakemake hands it over. Reads the data's outline. Raises LoraryError."""
+    encoding = encode.make(resolve(config))
+    return Plan(encoding, answer.make(encoding))

@@ -1,0 +1,49 @@
+"""The record of a training job: a table (TSV) with a line an adapter."""
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import LoraryError, damaged
+from ..core.files import written_whole
+from ..core.store import CONFIG, TENSORS, Store
+from ..data.sequences import Position
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ["did", "pid", "path", "digest", "sequences", "tokens", "first_loss", "last_loss", "seconds", "device"]
+COLUMNS += ["adapters_per_step", "sha256", "config_sha256", "losses"]
+
+
+def write_record(path: str, store: Store, digests: dict[Position, str], outputs: dict[Position, str]) -> None:
+    """A line for each of the outputs, of what the store says of its adapter. Raises LoraryError."""
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, delimiter="\t", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for (did, pid), output in outputs.items():
+            training = store.get(digests[did, pid])
+            if training is None:
+                raise LoraryError(f"{store.directory} has lost entries while this job ran; the same command goes on.")
+            place = {"did": did, "pid": pid, "path": output, "digest": digests[did, pid]}
+            writer.writerow({**training, **place, **_derived(training)})
+
+
+def read_record(path: str) -> "pd.DataFrame":
+    """Raises LoraryError."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, sep="\t", dtype={"losses": str})[COLUMNS]
+    except (OSError, ValueError, LookupError) as error:
+        raise damaged(path, error) from None
+
+
+def _derived(training: dict[str, Any]) -> dict[str, Any]:
+    losses = training["losses"]
+    return {
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "losses": " ".join(f"{loss:.4g}" for loss in losses),
+        "sha256": training["sha256"][TENSORS],
+        "config_sha256": training["sha256"][CONFIG],
+    }

@@ -1,0 +1,136 @@
+# Answers with the adapters, their scores, and what each passage's adapter has learnt.
+
+for gathered in PLAN.answering.predictions:
+    for job in gathered.parts:
+
+        rule:
+            name:
+                job.rule
+            input:
+                model=job.inputs["model"],
+                table=job.inputs["table"],
+                templates=job.inputs["templates"],
+                fewshot=job.inputs["fewshot"],
+                records=job.inputs["records"],
+            output:
+                job.outputs["answers"],
+            log:
+                job.log,
+            benchmark:
+                job.benchmark
+            conda:
+                "../../envs/lorary.yaml"
+            threads: threads
+            resources:
+                gpu=1,
+                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+            params:
+                setting=job.params,
+            message:
+                f"Answering: {job.label}"
+            script:
+                "../scripts/predict.py"
+
+    job = gathered.result
+
+    rule:
+        name:
+            job.rule
+        input:
+            job.inputs["parts"],
+        output:
+            predictions=job.outputs["predictions"],
+            result=job.outputs["result"],
+            config=job.outputs["config"],
+        log:
+            job.log,
+        retries: 0
+        localrule: True
+        conda:
+            "../../envs/lorary.yaml"
+        params:
+            setting=job.params,
+        message:
+            f"Scoring {job.outputs['predictions']}"
+        script:
+            "../scripts/score.py"
+
+
+rule scores:
+    input:
+        predictions=PLAN.predictions,
+        config=[gathered.result.outputs["config"] for gathered in PLAN.answering.predictions],
+    output:
+        report(
+            layout.SCORES,
+            caption="../report/scores_table.rst",
+            category="Scores",
+            labels={"what": "table of all runs"},
+        ),
+    log:
+        "logs/scores.log",
+    retries: 0
+    localrule: True
+    conda:
+        "../../envs/lorary.yaml"
+    script:
+        "../scripts/scores.py"
+
+
+for gathered in PLAN.answering.knowledge:
+    for job in gathered.parts:
+
+        rule:
+            name:
+                job.rule
+            input:
+                model=job.inputs["model"],
+                table=job.inputs["table"],
+                templates=job.inputs["templates"],
+                fewshot=job.inputs["fewshot"],
+                records=job.inputs["records"],
+            output:
+                job.outputs["answers"],
+            log:
+                job.log,
+            benchmark:
+                job.benchmark
+            conda:
+                "../../envs/lorary.yaml"
+            threads: threads
+            resources:
+                gpu=1,
+                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+            params:
+                setting=job.params,
+            message:
+                f"Asking without context: {job.label}"
+            script:
+                "../scripts/test_passages.py"
+
+    job = gathered.result
+
+    rule:
+        name:
+            job.rule
+        input:
+            job.inputs["parts"],
+        output:
+            report(
+                job.outputs["table"],
+                caption="../report/knowledge_table.rst",
+                category="Knowledge",
+                labels={"what": f"table, {job.label}"},
+            ),
+        log:
+            job.log,
+        retries: 0
+        localrule: True
+        conda:
+            "../../envs/lorary.yaml"
+        message:
+            f"Gathering {job.outputs['table']}"
+        script:
+            "../scripts/knowledge.py"
