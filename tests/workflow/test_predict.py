@@ -131,10 +131,7 @@ def test_a_prediction_job_that_is_killed_goes_on_from_the_last_batch(answered):
     for process in [*psutil.Process(run.pid).children(recursive=True), psutil.Process(run.pid)]:
         process.kill()
     run.communicate()
-    assert (
-        "[prag, toy total, questions 0-33 of 34] 2 questions; the others are done"
-        in answered.snakemake().stdout
-    )
+    assert "[prag, toy total, questions 0-33 of 34] 2 questions; the others are done" in answered.snakemake().stdout
     assert journal.read_text().startswith(kept)
 
 

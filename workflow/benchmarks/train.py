@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.figures import BASIS, REFERENCE, draw, tables
 from lorary.adapters import files as adapters
 from lorary.core.device import take_device
+from lorary.core.private import dispatch_mode
 from lorary.data.sequences import Example, Passage, read_passages
 
 log = logging.getLogger(__name__)
@@ -315,9 +316,8 @@ def _timed(run, some: list[Passage], precision: str, device) -> dict[str, Any]:
 def _operators(run) -> float:
     """How many of torch's operators it takes that compute something: on a GPU each is at least one launch."""
     import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Counter(TorchDispatchMode):
+    class Counter(dispatch_mode()):
         count = 0
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.frozen import FrozenLinear
+from ..core.private import fused_adamw
 from .files import PREFIX, read_adapter
 
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.999), 1e-8, 0.01  # of AdamW, as the reference leaves them
@@ -174,22 +175,16 @@ class Stack:
         It allocates nothing but the gradients in the adapters' type, and changes nothing before they are there.
         """
         gradients = self.gradients()
-        steps = [self.steps[place] for place in places]
-        torch._foreach_add_(steps, 1)
-        torch._fused_adamw_(
+        fused_adamw(
             [self.flat[place] for place in places],
             list(gradients),
             [self.mean[place] for place in places],
             [self.square[place] for place in places],
-            [],
-            steps,
-            lr=learning_rate,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            weight_decay=WEIGHT_DECAY,
-            eps=EPS,
-            amsgrad=False,
-            maximize=False,
+            [self.steps[place] for place in places],
+            learning_rate,
+            BETAS,
+            WEIGHT_DECAY,
+            EPS,
         )
 
     def tensors(self, flat: Tensor) -> dict[str, Tensor]:

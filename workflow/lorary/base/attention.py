@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.private import softmax_backward
+
 SHORT = 512  # tokens: ShortAttention keeps heads x tokens x tokens
 
 
@@ -76,6 +78,6 @@ class ShortAttention(torch.autograd.Function):
         batch, _, length, width = dy.shape
         dy = dy.reshape(q.shape)
         dp = torch.bmm(dy, v.mT)
-        d_scores = torch._softmax_backward_data(dp, p, -1, p.dtype).mul_(width**-0.5)
+        d_scores = softmax_backward(dp, p).mul_(width**-0.5)
         dq, dk, dv = torch.bmm(d_scores, k), torch.bmm(d_scores.mT, q), torch.bmm(p.mT, dy)
         return tuple(d.view(batch, -1, length, width) for d in (dq, dk, dv))

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from ..core.device import out_of_memory
 from ..core.errors import LoraryError
+from ..core.private import fused_rms_norm
 from .attention import Cache, attend
 from .fetch import trusts_code
 from .frozen import FrozenLinear, can_pack
+from .support import head_dim, rope_parameters, written_out_here
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def load(directory: str, precision: str, device: torch.device) -> nn.Module:
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     try:
         config = json.loads((Path(directory) / "config.json").read_bytes())
-        if _written_out_here(config):
+        if written_out_here(config):
             model = _load_here(directory, config, dtype, device)
         else:
             model = _load_by_transformers(directory, dtype, device)
@@ -212,7 +214,7 @@ class Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        y, scale = torch._fused_rms_norm(x, weight.shape, weight, eps)  # scale is 1 / rms (..., 1)
+        y, scale = fused_rms_norm(x, weight, eps)  # scale is 1 / rms (..., 1)
         ctx.save_for_backward(x, scale, weight)
         return y
 
@@ -263,26 +265,3 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     y[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
     y[..., half:].addcmul_(x[..., :half], sin[..., half:])
     return y
-
-
-def head_dim(config: dict[str, Any]) -> int:
-    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-
-
-def rope_parameters(config: dict[str, Any]) -> dict[str, Any]:
-    """As transformers 5 writes them (rope_parameters) or as 4 did (rope_theta beside rope_scaling)."""
-    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    rope.setdefault("rope_theta", config.get("rope_theta", 10000.0))
-    rope.setdefault("rope_type", rope.get("type", "default"))
-    return rope
-
-
-def _written_out_here(config: dict[str, Any]) -> bool:
-    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
-    return (
-        config.get("model_type") in ("llama", "mistral", "qwen2", "qwen3")
-        and config.get("hidden_act", "silu") == "silu"
-        and rope_parameters(config)["rope_type"] in ("default", "llama3")
-        and window is None
-        and "quantization_config" not in config
-    )

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.private import fast_bfloat16, pack_weight, packed_linear
+
 # A smaller weight is not worth it: a packed product takes 10 microseconds longer to begin.
 PACKED_FROM = 2**16
 # So wide a layer, which only a head is, is multiplied in blocks of its outputs: a fifth faster on a processor, with the
@@ -27,7 +29,7 @@ class FrozenLinear(nn.Module):
         if self.weight.numel() < PACKED_FROM:
             return
         forward, backward = self.weight.detach(), self.weight.detach().t()
-        self.packed = tuple(torch.ops.mkldnn._reorder_linear_weight(weight) for weight in (forward, backward))
+        self.packed = tuple(pack_weight(weight) for weight in (forward, backward))
         self.weight = None
 
     def product(self, x: Tensor) -> Tensor:
@@ -66,11 +68,6 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and dtype == torch.bfloat16 and torch.backends.mkldnn.is_available() and fast_bfloat16()
 
 
-def fast_bfloat16() -> bool:
-    """Whether this processor has bfloat16 units."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 def _in_blocks(x: Tensor, weight: Tensor) -> Tensor:
     y = x.new_empty(len(x), len(weight))
     for start in range(0, len(weight), BLOCK):
@@ -80,5 +77,5 @@ def _in_blocks(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _packed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    y = torch.ops.mkldnn._linear_pointwise(x.reshape(-1, x.shape[-1]), weight, bias, "none", [], "")
+    y = packed_linear(x.reshape(-1, x.shape[-1]), weight, bias)
     return y.view(*x.shape[:-1], -1)

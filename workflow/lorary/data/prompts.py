@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from ..core.errors import LoraryError, report
 from ..core.files import written_whole
+from ..core.private import set_clock
 from ..core.values import chat_date as parse_date
 from ..core.values import is_text
 
@@ -66,9 +66,7 @@ class Prompter:
         user = fill(
             self.templates[f"{style}.user"], passages=passages, question=clean_question(question), fewshot=self.fewshot
         )
-        # No template sees the clock. transformers keeps compiled templates and takes no function as an argument.
-        template = _compile_jinja_template(self.tokenizer.get_chat_template())
-        template.globals["strftime_now"] = parse_date(self.chat_date).strftime
+        set_clock(self.tokenizer, parse_date(self.chat_date))  # no template sees the real one
         message = {"role": "user", "content": user}
         prompt = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
         return prompt, fill(self.templates[f"{style}.assistant"], answer="" if answer is None else clean_answer(answer))

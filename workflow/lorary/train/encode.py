@@ -12,6 +12,7 @@ from ..adapters import files
 from ..base.fetch import fingerprint
 from ..core.device import limited_memory, take_device
 from ..core.errors import LoraryError, damaged, report
+from ..core.private import fast_bfloat16
 from ..core.store import Store, digest
 from ..core.work import Done, Fault, Item, Work, finish
 from ..data.sequences import Passage, Position, read_passages
@@ -127,14 +128,14 @@ class Encoder:
         device,
         device_name: str,
     ):
-        from ..base import decoder, frozen
+        from ..base import decoder
         from . import trainer
 
         try:
             config, tensors = files.read_adapter(base_weight)
         except LoraryError as error:
             raise damaged(base_weight, error) from None
-        if settings["precision"] == "bfloat16" and device.type == "cpu" and not frozen.fast_bfloat16():
+        if settings["precision"] == "bfloat16" and device.type == "cpu" and not fast_bfloat16():
             log.warning("this processor has no bfloat16 units: precision float32 will be very much faster")
         self.device_name = device_name
         self.config = files.config_bytes(config)
