@@ -1,4 +1,4 @@
-"""python -m lorary ask "question": see --help."""
+"""python -m lorary ask "question", python -m lorary keys: see --help."""
 
 import argparse
 import logging
@@ -7,6 +7,7 @@ import sys
 import warnings
 
 from .core.errors import LoraryError, explain
+from .plan.config import table
 from .plan.methods import METHODS
 
 
@@ -36,7 +37,15 @@ def main() -> int:
     )
     ask_.add_argument("--max-new-tokens", type=_positive, help="default: 32, and 128 with chain of thought")
     ask_.add_argument("--adapter-dir", default="results/adapters", help="default: results/adapters")
+    commands.add_parser(
+        "keys",
+        help="list every key of the config, with its default",
+        description="Every key of the config with its default, as Markdown: the table of config/README.md.",
+    )
     arguments = parser.parse_args()
+    if arguments.command == "keys":
+        print(table(), end="")
+        return 0
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -1,7 +1,7 @@
 # Answers with the adapters, their scores, and what each passage's adapter has learnt.
 
 for gathered in PLAN.answering.predictions:
-    for job in gathered.parts:
+    for job in gathered.jobs:
 
         rule:
             name:
@@ -79,7 +79,7 @@ rule scores:
 
 
 for gathered in PLAN.answering.knowledge:
-    for job in gathered.parts:
+    for job in gathered.jobs:
 
         rule:
             name:

@@ -10,6 +10,7 @@ from lorary.core.errors import LoraryError
 from lorary.plan import answer, encode
 from lorary.plan.config import resolve
 from lorary.plan.layout import run_folder
+from lorary.plan.methods import METHODS, Method
 
 RUN = "m/rank=2_alpha=32/toy/lr=0.0015_epoch=3_direct/aug_model=aug"
 
@@ -75,7 +76,7 @@ def test_a_job_needs_the_records_of_the_adapters_that_it_uses_and_no_others(monk
     monkeypatch.setattr(answer, "QUESTIONS_PER_JOB", 2)
     made, predict = make(passages_per_job=1)
     records = [batch.outputs["record"] for batch in made.batches]
-    jobs = {method_of(p): p.parts for p in predict.predictions}
+    jobs = {method_of(p): p.jobs for p in predict.predictions}
     assert [job.params["rows"] for job in jobs["prag"]] == [[0, 3], [3, 6]]
     for method in ("prag", "combine"):
         assert [job.inputs["records"] for job in jobs[method]] == [records[:3], records[3:]]
@@ -86,7 +87,7 @@ def test_a_job_needs_the_records_of_the_adapters_that_it_uses_and_no_others(monk
 def test_what_is_learnt_is_compared_with_the_adapter_of_another_question(monkeypatch):
     monkeypatch.setattr(answer, "PASSAGES_PER_JOB", 2)
     made, predict = make(passages_per_job=1)
-    jobs = predict.knowledge[0].parts
+    jobs = predict.knowledge[0].jobs
     assert [job.params["others"] for job in jobs] == [[(1, 0), (1, 0)], [(2, 0), (0, 0)], [(0, 1), (0, 0)]]
     records = [batch.outputs["record"] for batch in made.batches]
     assert [job.inputs["records"] for job in jobs] == [
@@ -100,7 +101,7 @@ def test_what_is_learnt_is_compared_with_the_adapter_of_another_question(monkeyp
 def test_with_one_question_the_other_is_of_the_same_or_there_is_none(counts, others):
     write(counts)
     _, predict = make()
-    assert predict.knowledge[0].parts[0].params["others"] == others
+    assert predict.knowledge[0].jobs[0].params["others"] == others
 
 
 def test_a_rerun_with_a_larger_sample_finds_what_is_finished():
@@ -109,8 +110,17 @@ def test_a_rerun_with_a_larger_sample_finds_what_is_finished():
     write([2, 1, 3, 1])
     _, larger = make()
     for before, after in zip(predict.predictions, larger.predictions, strict=True):
-        assert before.parts[0].params["finished"] == after.parts[0].params["finished"]
-        assert before.parts[0].outputs != after.parts[0].outputs
+        assert before.jobs[0].params["finished"] == after.jobs[0].params["finished"]
+        assert before.jobs[0].outputs != after.jobs[0].outputs
+
+
+def test_a_method_is_a_row_of_the_table(monkeypatch):
+    monkeypatch.setitem(METHODS, "fifth", Method("a fifth one", "#000000", passages=False, adapters=True))
+    _, predict = make(inference_methods=["fifth", "icl"])
+    assert [method_of(p) for p in predict.predictions] == ["icl", "fifth"]
+    assert [bool(p.jobs[0].inputs["records"]) for p in predict.predictions] == [False, True]
+    _, predict = make()
+    assert method_of(predict.predictions[-1]) == "fifth"  # all of them are the default
 
 
 def test_without_methods_there_is_nothing_to_make():
@@ -134,10 +144,10 @@ def test_runs_without_methods_do_not_decide_how_the_others_answer():
     made, predict = make({"inference_methods": [], "max_new_tokens": 9}, {"sample": 2, "inference_methods": ["prag"]})
     assert made.types[0].counts == [2, 1, 3]
     (prediction,) = predict.predictions
-    params = prediction.parts[0].params
+    params = prediction.jobs[0].params
     assert params | {"rows": [0, 3], "max_new_tokens": 20} == params
     assert prediction.result.params["settings"]["sample"] == 2
-    assert len(predict.knowledge[0].parts[0].params["others"]) == 3
+    assert len(predict.knowledge[0].jobs[0].params["others"]) == 3
     with pytest.raises(LoraryError, match=r"runs\[1\] and runs\[2\] would both write .* different max_new_tokens"):
         make({"inference_methods": []}, {"max_new_tokens": 9}, {"max_new_tokens": 8})
 
@@ -146,7 +156,7 @@ def test_rules_and_files_have_names_of_their_own():
     tiny.write_rows(tiny.Path("data/two/aug/total.json"), json.loads(tiny.Path("data/toy/aug/total.json").read_text()))
     _, predict = make({"dataset": "toy"}, {"dataset": "two"}, {"dataset": "two", "learning_rate": 1})
     gathered = [*predict.predictions, *predict.knowledge]
-    jobs = [job for made in gathered for job in made.parts]
+    jobs = [job for made in gathered for job in made.jobs]
     rules = [job.rule for job in jobs] + [made.result.rule for made in gathered]
     for names in (rules, [job.outputs["answers"] for job in jobs], [job.log for job in jobs]):
         assert len(set(names)) == len(names) >= 15

@@ -8,7 +8,7 @@ import yaml
 import tiny
 from lorary.core.errors import LoraryError
 from lorary.plan import layout
-from lorary.plan.config import load_schema
+from lorary.plan.config import load_schema, table
 from lorary.plan.config import resolve as resolve_runs
 
 PROPERTIES = load_schema()["properties"]
@@ -266,3 +266,9 @@ def test_the_config_that_was_given_is_left_alone():
     before = copy.deepcopy(config)
     resolve(config)
     assert config == before
+
+
+def test_the_table_of_keys_is_in_step_with_the_schema():
+    """After a change: `python -m lorary keys` prints it anew."""
+    text = (tiny.ROOT / "config/README.md").read_text(encoding="utf-8")
+    assert text.endswith(f"\n\n{table()}")

@@ -239,6 +239,13 @@ def test_the_jobs_of_all_stages_have_one_shape():
     assert all(job.log == f"logs/{job.name or job.rule}.log" for job in jobs)
 
 
+def test_every_rule_that_is_made_in_a_loop_has_a_name_of_its_own():
+    made = make(runs=[{"lora_rank": 1}, {"lora_rank": 2}, {"lora_rank": 4, "num_train_epochs": 2}, {"model_name": "m"}])
+    rules = [job.rule for job in [*made.base_weights, *made.batches, *made.indexes.values()]]
+    assert len(made.base_weights) == 4
+    assert len(set(rules)) == len(rules)
+
+
 def test_no_wildcard_is_left_in_a_path():
     made = make()
     assert made.models["smollm2-135m-instruct"].outputs["model"] == layout.MODEL.format(model="smollm2-135m-instruct")

@@ -19,9 +19,9 @@ PASSAGES_PER_JOB = 512
 
 @dataclass(frozen=True)
 class Gathered:
-    """Jobs whose parts become one result."""
+    """Jobs whose answers become one result."""
 
-    parts: list[Job]
+    jobs: list[Job]
     result: Job
     run: RunFolder
 

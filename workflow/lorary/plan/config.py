@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -128,6 +129,16 @@ def load_schema() -> dict[str, Any]:
     methods |= {"items": {"enum": list(METHODS)}, "default": list(METHODS)}
     methods["description"] = f"a list of {', '.join(METHODS)}, which may be empty"
     return schema
+
+
+def table() -> str:
+    """Every key with its default, what it may be and what it is, in Markdown."""
+    lines = ["| key | default | what it is | what it may be |", "| --- | --- | --- | --- |"]
+    for key, rule in load_schema()["properties"].items():
+        default = json.dumps(rule["default"]).replace('"', "")
+        cells = [f"`{key}`", f"`{default}`", rule["title"], rule["description"]]
+        lines.append(f"| {' | '.join(cells)} |".replace("<", "\\<"))
+    return "\n".join(lines) + "\n"
 
 
 def _run(setting: dict[str, Any]) -> Run:

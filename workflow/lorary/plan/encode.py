@@ -5,7 +5,7 @@ settings are an error.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def make(runs: list[Run]) -> Encoding:
         models={job.label: job for job in models.jobs},
         tables={job.label: job for job in tables.jobs},
         prompts={job.label: job for job in prompts.jobs},
-        base_weights=base_weights.jobs,
+        base_weights=[replace(job, rule=layout.numbered(job.rule, i)) for i, job in enumerate(base_weights.jobs)],
         types=types,
         indexes={
             folder: _index(layout.numbered("index_adapters", i), folder, contents)
