@@ -8,7 +8,9 @@ from snakemake.exceptions import WorkflowError
 # Of this workflow, also where it is a module of another.
 LIBRARY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 if not (LIBRARY / "lorary").is_dir():
-    raise WorkflowError(f"Lorary runs from a folder, not from {LIBRARY}: clone it, and name the Snakefile of the clone.")
+    raise WorkflowError(
+        f"Lorary runs from a folder, not from {LIBRARY}: clone it, and name the Snakefile of the clone."
+    )
 sys.path.insert(0, str(LIBRARY))
 
 from lorary.core import device, stop
@@ -40,6 +42,11 @@ def threads(wildcards):
     """All cores on the processor, where one job trains at a time; on GPUs, each job's share of them. On a cluster each
     job gets what the profile calls `cores`."""
     return device.share_of(workflow.cores) if workflow.local_exec else workflow.cores
+
+
+def plot(name, category, what):
+    """Its file with its place in Snakemake's own report."""
+    return report(layout.PLOTS[name], caption=f"../report/{name}.rst", category=category, labels={"what": what})
 
 
 onstart:

@@ -1,11 +1,6 @@
 # What a person looks at: plots, and the summary page. `snakemake --report report.html` puts the same into Snakemake's.
 
 
-def plot(name, category, what):
-    """Its file with its place in Snakemake's own report."""
-    return report(layout.PLOTS[name], caption=f"../report/{name}.rst", category=category, labels={"what": what})
-
-
 rule report:
     input:
         PLAN.indexes,
