@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ ROUNDS = 3  # of the quick measurements; the median counts
 STACKED = (1, 2, 4, 8, 16, 32)
 
 # What is compared: label, and the arguments of `measure`.
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     REFERENCE: {"way": "peft", "pad_to": REFERENCE_LENGTH, "precision": "float32"},
     BASIS: {"way": "peft", "pad_to": None, "precision": "float32"},
     "ours, float32": {"way": "ours", "stacked": False, "precision": "float32"},
@@ -73,14 +74,20 @@ def bench(model: str, base_weight: str, prompts: str, threads: int, output: str,
         linear = {count: _median(results) for count, results in jobs.items()}
     log.info("side by side on a tiny model")
     stacked = _in_a_process({**common, "way": "tiny"})
-    results = {"machine": machine(threads), "ways": ways, "job": job, "linear": linear, "tiny": stacked}
-    Path(output).write_text(json.dumps(results, indent=2) + "\n")
-    draw(results, plot)
-    return tables(results)
+    measured = {"machine": machine(threads), "ways": ways, "job": job, "linear": linear, "tiny": stacked}
+    Path(output).write_text(json.dumps(measured, indent=2) + "\n")
+    draw(measured, plot)
+    return tables(measured)
 
 
 def measure(way: str, **arguments: Any) -> dict[str, Any]:
-    return {"peft": measure_peft, "ours": measure_ours, "job": measure_job, "tiny": measure_tiny}[way](**arguments)
+    by_name: dict[str, Callable[..., dict[str, Any]]] = {
+        "peft": measure_peft,
+        "ours": measure_ours,
+        "job": measure_job,
+        "tiny": measure_tiny,
+    }
+    return by_name[way](**arguments)
 
 
 def measure_peft(
@@ -134,9 +141,10 @@ def measure_ours(
         if stacked:
             ours.adapters_per_step = 4 if device.type == "cpu" else ours.measure(some[0], len(some))
         ours.trial(Passage((0, 0), some[0].examples[-1:]), ours.adapters_per_step)  # the first one is the slower
-        trained = []
+        trained: list[trainer.Training] = []
         result = _timed(lambda: trained.extend(ours.train(some, len(some))), some, precision, device)
         first = next(training for training in trained if training.passage is some[0])
+        assert first.tensors is not None, first.error
         adapters.write_adapter(Path(save), adapters.config_bytes(config), adapters.tensors_bytes(first.tensors))
         n = result["adapters_per_step"] = ours.adapters_per_step
         result["operators"] = _operators(lambda: ours.trial(some[0], n)) / 2 / n  # a trial makes two steps
@@ -317,7 +325,9 @@ def _operators(run) -> float:
     """How many of torch's operators it takes that compute something: on a GPU each is at least one launch."""
     import torch
 
-    class Counter(dispatch_mode()):
+    mode: Any = dispatch_mode()
+
+    class Counter(mode):
         count = 0
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):

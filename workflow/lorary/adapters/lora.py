@@ -6,6 +6,7 @@ After LoRA (Hu et al., ICLR 2022), for each passage of a step: y = W x + alpha /
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,14 @@ class LoraLinear(nn.Module):
 
     def __init__(self, base: nn.Module):
         super().__init__()
-        self.base = base if isinstance(base, FrozenLinear) else FrozenLinear(base.weight, base.bias)
+        if not isinstance(base, FrozenLinear):
+            base = FrozenLinear(cast(Tensor, base.weight), cast(Tensor | None, base.bias))
+        self.base = base
         # A times alpha / rank (n, r, in), and B (n, r, out): transposed, its thin products are four times as fast
-        self.A = self.B = self.A_grad = self.B_grad = None
+        self.A: Tensor | None = None
+        self.B: Tensor | None = None
+        self.A_grad: Tensor | None = None
+        self.B_grad: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         return self.base(x) if self.A is None else LoraProduct.apply(x, self.A, self.B, self)
@@ -79,7 +85,7 @@ class Active:
             str, tuple[Tensor, Tensor]
         ] = {}  # A (rows, rank of a set, in), B (rows, rank of a set, out)
         parameter = next(model.parameters())
-        self.like = {"device": parameter.device, "dtype": parameter.dtype}
+        self.device, self.dtype = parameter.device, parameter.dtype
 
     def set(self, sets: list[list["Adapter"]]) -> None:
         """A set of adapters for each row; smaller sets are filled with zeros."""
@@ -96,14 +102,14 @@ class Active:
                     place = slice(start, start := start + adapter.rank)
                     torch.mul(adapter.tensors[name], adapter.scale, out=A[row, place])
                     B[row, place] = adapter.tensors[partner].mT
-            self.matrices[name] = A.to(**self.like), B.to(**self.like)
+            self.matrices[name] = A.to(self.device, self.dtype), B.to(self.device, self.dtype)
         self.select(slice(None))
 
     def select(self, rows: slice) -> None:
         """The next forward passes are of these rows."""
         for name, layer in self.layers.items():
-            A, B = self.matrices.get(name, (None, None))
-            layer.A, layer.B = (None, None) if A is None else (A[rows], B[rows])
+            matrices = self.matrices.get(name)
+            layer.A, layer.B = (None, None) if matrices is None else (matrices[0][rows], matrices[1][rows])
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,8 @@ class Stack:
             ]
         ).to(self.start)
         self.layers = attach(model, self.names)
-        self.gathered = self.gradient = None  # (n, D) of the current step
+        self.gathered: Tensor | None = None  # (n, D) of the current step
+        self.gradient: Tensor | None = None  # (n, D)
 
     def make(self, places: int) -> None:
         """Room for so many adapters."""
@@ -160,13 +167,15 @@ class Stack:
 
     def gather(self, places: list[int]) -> None:
         """The adapters at these places into the layers, for a step of n."""
-        if self.gathered is None or len(self.gathered) != len(places):
-            self._attach(len(places))
+        gathered = self.gathered
+        if gathered is None or len(gathered) != len(places):
+            gathered = self._attach(len(places))
         index = to_device(torch.tensor(places), self.device)
-        self.gathered.copy_(self.flat.index_select(0, index).mul_(self.scale))
+        gathered.copy_(self.flat.index_select(0, index).mul_(self.scale))
 
     def gradients(self) -> Tensor:
         """Of the adapters of the step (n, D), in their type."""
+        assert self.gradient is not None  # after a gather
         return self.gradient * self.scale
 
     def update(self, places: list[int], learning_rate: float) -> None:
@@ -197,16 +206,17 @@ class Stack:
             layer.A = layer.B = layer.A_grad = layer.B_grad = None
         self.gathered = self.gradient = None
 
-    def _attach(self, n: int) -> None:
-        self.gathered, self.gradient = (
-            torch.empty(n, len(self.start), dtype=self.dtype, device=self.device) for _ in range(2)
-        )
-        views = dict(zip(self.names, self._views(self.gathered), strict=True))
-        gradients = dict(zip(self.names, self._views(self.gradient), strict=True))
+    def _attach(self, n: int) -> Tensor:
+        """The matrices of n adapters and their gradients into the layers; returns the matrices (n, D), not filled."""
+        gathered, gradient = (torch.empty(n, len(self.start), dtype=self.dtype, device=self.device) for _ in range(2))
+        self.gathered, self.gradient = gathered, gradient
+        views = dict(zip(self.names, self._views(gathered), strict=True))
+        gradients = dict(zip(self.names, self._views(gradient), strict=True))
         for name, layer in self.layers.items():
             partner = name.replace(".lora_A.", ".lora_B.")
             layer.A, layer.B = views[name].requires_grad_(), views[partner].requires_grad_()
             layer.A_grad, layer.B_grad = gradients[name], gradients[partner]
+        return gathered
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         """flat (..., D) -> a view of each tensor (..., *shape)"""

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,14 @@ def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
     table = table.drop_duplicates("passage").reset_index(drop=True)
     corpus = bm25s.tokenize(table["passage"].tolist(), stopwords="en", show_progress=False)
     query = bm25s.tokenize(question, stopwords="en", show_progress=False)
-    numbers, scores = [[]], [[]]
+    best: Iterable[tuple[int, float]] = ()  # the number of a line in the table, and its score
     if corpus.vocab.keys() & query.vocab.keys() - {""}:
         engine = bm25s.BM25()
         engine.index(corpus, show_progress=False)
         numbers, scores = engine.retrieve(query, k=min(top, len(table)), show_progress=False)
+        best = zip(numbers[0], scores[0], strict=True)
     found = []
-    for number, score in zip(numbers[0], scores[0], strict=True):
+    for number, score in best:
         if score > 0:
             line = table.iloc[int(number)]
             found.append(Found(line["name"], line["passage"], float(score)))

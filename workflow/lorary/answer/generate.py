@@ -1,6 +1,7 @@
 """Answers of the base model with adapters: many questions at a time, each row of a batch with a set of its own."""
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ class Answerer:
 
     def _steps(self, prompts: list[list[int]], max_new_tokens: int) -> Iterator[list[int]]:
         """The next token of each row, step after step."""
-        model = self.model
+        model = cast(decoder.Decoder, self.model)
         first = model.model.layers[0].self_attn
         shape = len(prompts), first.groups, len(prompts[-1]) + max_new_tokens, first.head_dim
         cache = Cache(len(model.model.layers), shape, model.model.norm.weight)
@@ -122,7 +123,7 @@ class Answerer:
         ids = ids.flip(1)  # padded on the left
         mask = torch.arange(ids.shape[1], device=self.device).flip(0) < lengths[:, None]
         self.active.select(slice(None))
-        output = self.model.generate(
+        output = cast(Any, self.model).generate(
             input_ids=ids,
             attention_mask=mask.long(),
             generation_config=GenerationConfig(**settings, eos_token_id=sorted(self.ends) or None),

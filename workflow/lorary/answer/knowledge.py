@@ -52,7 +52,7 @@ def test_passages(
     settings = [NUMERICS, fingerprint(model)["weights"], precision]
     items, lines, failures = [], [], []
     for row, other in zip(rows, others, strict=True):
-        own, other = (row["did"], row["pid"]), other and tuple(other)
+        own, other = (row["did"], row["pid"]), other and (other[0], other[1])
         place = "data_{}/passage_{}".format(*own)
         answers = [pair["full_answer" if prompter.with_cot else "answer"] for pair in row["pairs"]]
         try:

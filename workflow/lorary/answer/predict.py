@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..base.fetch import end_tokens, fingerprint
 from ..core.device import limited_memory, take_device
@@ -100,7 +100,7 @@ def answerer(model: str, precision: str, threads: int, source: Source, some: Any
 
 
 def _check_ids(ids: list[int], ready: "Answerer") -> None:
-    vocabulary = ready.model.get_input_embeddings().num_embeddings
+    vocabulary = cast(Any, ready.model).get_input_embeddings().num_embeddings
     if max(ids) >= vocabulary:  # a GPU would fail beyond repair
         raise LoraryError(
             f"token id {max(ids)} is beyond the model's vocabulary of {vocabulary}; is the tokenizer another's?"

@@ -29,8 +29,12 @@ class Cache:
         self.lengths = torch.zeros(shape[0], dtype=torch.long, device=like.device)  # tokens so far
         self.room = shape[2]
         self.rows = slice(0)  # whose prompt is being read
-        self.filled = False  # all prompts are read
-        self.seen: Tensor | None = None  # (B, 1, 1, tokens): which keys each row sees
+        self.seen: Tensor | None = None  # (B, 1, 1, tokens): which keys each row sees, once all prompts are read
+
+    @property
+    def filled(self) -> bool:
+        """All prompts are read."""
+        return self.seen is not None
 
     def begin(self, rows: slice, lengths: Tensor) -> None:
         """The prompts of these rows come next, of these lengths."""
@@ -39,14 +43,13 @@ class Cache:
 
     def next(self) -> None:
         """A token of each row comes next."""
-        self.filled = True
         longest = int(self.lengths.max()) + 1
         self.seen = (torch.arange(longest, device=self.lengths.device) <= self.lengths[:, None])[:, None, None]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As `attend`, keeping k and v; with those that are kept, once all prompts are read."""
         keys, values = self.keys[layer], self.values[layer]
-        if not self.filled:
+        if self.seen is None:
             keys[self.rows, :, : k.shape[2]], values[self.rows, :, : v.shape[2]] = k, v
             return attend(q, k, v)
         every = torch.arange(len(keys), device=keys.device)

@@ -8,10 +8,10 @@ architecture goes through transformers.
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -95,13 +95,7 @@ def logits(model: nn.Module, ids: Tensor) -> Tensor:
 class Decoder(nn.Module):
     def __init__(self, config: dict[str, Any]):
         super().__init__()
-        self.model = nn.Module()
-        shape = config["vocab_size"], config["hidden_size"]
-        self.model.embed_tokens = nn.Embedding(
-            *shape, _weight=torch.empty(shape)
-        )  # drawing one would import a compiler
-        self.model.layers = nn.ModuleList(Layer(config) for _ in range(config["num_hidden_layers"]))
-        self.model.norm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
+        self.model = Body(config)
         self.lm_head = linear(config["hidden_size"], config["vocab_size"], bias=False)
         self.config = config
         self.rotary: tuple[Tensor, Tensor] | None = None  # of the longest sequence so far
@@ -125,6 +119,18 @@ class Decoder(nn.Module):
         for i, layer in enumerate(self.model.layers):
             x = layer(x, rotary, attend if cache is None else partial(cache.attend, i))
         return self.model.norm(x)
+
+
+class Body(nn.Module):
+    """All weights but the head's."""
+
+    def __init__(self, config: dict[str, Any]):
+        super().__init__()
+        shape = config["vocab_size"], config["hidden_size"]
+        self.embed_tokens = nn.Embedding(*shape, _weight=torch.empty(shape))  # drawing one would import a compiler
+        layers = nn.ModuleList(Layer(config) for _ in range(config["num_hidden_layers"]))
+        self.layers = cast(Sequence[Layer], layers)  # torch does not say of which modules a list is
+        self.norm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
 
 
 class Layer(nn.Module):
@@ -152,7 +158,8 @@ class Attention(nn.Module):
         self.v_proj = linear(width, groups * self.head_dim, bias=bias)
         self.o_proj = linear(heads * self.head_dim, width, bias=bias and config["model_type"] != "qwen2")
         self.qkv_proj: FrozenLinear | None = None
-        self.q_norm = self.k_norm = None
+        self.q_norm: RMSNorm | None = None  # both or neither
+        self.k_norm: RMSNorm | None = None
         if config["model_type"] == "qwen3":
             self.q_norm = RMSNorm(self.head_dim, config["rms_norm_eps"])
             self.k_norm = RMSNorm(self.head_dim, config["rms_norm_eps"])
@@ -161,9 +168,12 @@ class Attention(nn.Module):
         """One matrix product instead of three, where no adapter is beside one of them."""
         parts = [self.q_proj, self.k_proj, self.v_proj]
         if all(isinstance(part, FrozenLinear) for part in parts):
-            bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
-            self.qkv_proj = FrozenLinear(torch.cat([part.weight for part in parts]), bias)
-            self.q_proj = self.k_proj = self.v_proj = None
+            biases: list[Tensor] = [part.bias for part in parts if part.bias is not None]  # all have one, or none
+            self.qkv_proj = FrozenLinear(
+                torch.cat([part.weight for part in parts]), torch.cat(biases) if biases else None
+            )
+            for name in ("q_proj", "k_proj", "v_proj"):
+                self.register_module(name, None)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         B, T, _ = x.shape
@@ -172,9 +182,10 @@ class Attention(nn.Module):
         else:
             qkv = torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
         qk, v = qkv.view(B, T, -1, self.head_dim).split((self.heads + self.groups, self.groups), dim=2)
-        if self.q_norm is not None:
+        q_norm, k_norm = self.q_norm, self.k_norm
+        if q_norm is not None and k_norm is not None:
             q, k = qk.split((self.heads, self.groups), dim=2)
-            qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=2)
+            qk = torch.cat((q_norm(q), k_norm(k)), dim=2)
         qk = rotate(qk.transpose(1, 2), rotary)  # (B, heads + groups, T, D)
         q, k = qk.split((self.heads, self.groups), dim=1)
         return self.o_proj(attend(q, k, v.transpose(1, 2)).transpose(1, 2).reshape(B, T, -1))

@@ -29,8 +29,8 @@ class FrozenLinear(nn.Module):
         if self.weight.numel() < PACKED_FROM:
             return
         forward, backward = self.weight.detach(), self.weight.detach().t()
-        self.packed = tuple(pack_weight(weight) for weight in (forward, backward))
-        self.weight = None
+        self.packed = pack_weight(forward), pack_weight(backward)
+        self.register_parameter("weight", None)
 
     def product(self, x: Tensor) -> Tensor:
         """x (..., in) -> y (..., out)"""

@@ -60,15 +60,22 @@ def limited_memory(device: str) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
     if device == "cpu":
-        with suppress(OSError, TypeError, ValueError):  # no Linux, or one that does not say
-            used = 1024 * int(re.search(r"VmData:\s*(\d+)", Path("/proc/self/status").read_text())[1])
-            free = 1024 * int(re.search(r"MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text())[1])
+        with suppress(OSError, ValueError):  # no Linux, or one that does not say
+            used, free = _bytes_in("/proc/self/status", "VmData"), _bytes_in("/proc/meminfo", "MemAvailable")
             limits.append(used + min([free, *_cgroup_memory()]))
     resource.setrlimit(resource.RLIMIT_DATA, (min(limits, default=soft), hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _bytes_in(path: str, name: str) -> int:
+    """What a file of /proc says under this name, in kilobytes. Raises OSError and ValueError."""
+    found = re.search(rf"{name}:\s*(\d+)", Path(path).read_text())
+    if found is None:
+        raise ValueError(f"{path} does not say {name}")
+    return 1024 * int(found[1])
 
 
 def _cgroup_memory() -> Iterator[int]:

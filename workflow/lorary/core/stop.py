@@ -41,7 +41,7 @@ def handled(handler: Callable) -> Iterator[None]:
 def after_what_is_in_hand(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     """Yields a function that says whether to stop. What still runs then has PATIENCE until a KeyboardInterrupt ends it,
     or until a second Ctrl-C. (SIGTERM may well come twice: from Slurm, and passed on by Snakemake.)"""
-    asked = []
+    asked: list[int] = []  # the signals
 
     def ask(number, _) -> None:
         if asked:

@@ -181,7 +181,7 @@ def load_templates(path: str) -> dict[str, str]:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise LoraryError(f"prompt_templates: {path} cannot be read as YAML: {error}") from None
-    flat = {}
+    flat: dict[str, str] = {}
     for key, value in content.items() if isinstance(content, dict) else ():
         flat |= (
             {f"{key}.{name}": text for name, text in value.items()} if isinstance(value, dict) else {str(key): value}

@@ -5,6 +5,7 @@ import difflib
 import json
 import os
 import sys
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,12 +153,8 @@ def _run(setting: dict[str, Any]) -> Run:
     for key in ("fewshot", "base_weight"):
         setting[key] = setting[key] and os.path.expanduser(setting[key])
     setting["learning_rate"] = float(setting["learning_rate"])  # 1 and 1.0 are one path: lr=1.0
-    return Run(
-        *(
-            group.type(**{key.name: setting[key.name] for key in dataclasses.fields(group.type)})
-            for group in dataclasses.fields(Run)
-        )
-    )
+    groups = typing.get_type_hints(Run).values()
+    return Run(*(group(**{key.name: setting[key.name] for key in dataclasses.fields(group)}) for group in groups))
 
 
 def _read(value: Any, rule: dict[str, Any]) -> Any:

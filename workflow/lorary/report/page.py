@@ -89,7 +89,7 @@ def build(runs: list[ShownRun], failed: str | None = None) -> None:
 
 
 def _describe(run: ShownRun) -> dict[str, Any]:
-    about = {"label": run.title, "folder": run.folder, "config": [], "versions": {}, "git": None}
+    about: dict[str, Any] = {"label": run.title, "folder": run.folder, "config": [], "versions": {}, "git": None}
     if Path(run.about).is_file():
         found = _read_json(run.about)
         about |= {"config": found["config"], "versions": found["versions"], "git": found["git"]}

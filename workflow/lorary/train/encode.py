@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..adapters import files
 from ..base.fetch import fingerprint
@@ -153,6 +153,7 @@ class Encoder:
             if training.error:
                 yield [(item, Fault(training.error))]
                 continue
+            assert training.tensors is not None
             about = {
                 "sequences": len(passage.examples),
                 "tokens": sum(map(len, passage.examples)),
@@ -167,7 +168,7 @@ class Encoder:
     def _trainable(
         self, passages: Iterator[Passage], items: Iterable[Item], under_way: dict[Position, Item], beyond: Done
     ) -> Iterator[Passage]:
-        vocabulary = self.model.get_input_embeddings().num_embeddings
+        vocabulary = cast(Any, self.model).get_input_embeddings().num_embeddings
         for item in items:
             passage = next(passage for passage in passages if passage.position == item.content)
             highest = max(int(example.ids.max()) for example in passage.examples)

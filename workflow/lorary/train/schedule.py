@@ -17,10 +17,11 @@ def choose(waiting: dict[int, Shape], most: int) -> list[int]:
     """The places, `most` at most, whose next batches go into one step: as many as `MOST_PADDING` allows, and of those
     the ones that pad least. Batches of a step have the same number of sequences. No passage waits for ever, since the
     pool runs empty at the end."""
-    best, chosen = (0, 0.0), []
+    best: tuple[int, float] = (0, 0.0)
+    chosen: list[int] = []
     ordered = sorted(waiting, key=lambda place: (waiting[place], place), reverse=True)
-    for _, alike in itertools.groupby(ordered, key=lambda place: waiting[place][0]):
-        alike = list(alike)
+    for _, group in itertools.groupby(ordered, key=lambda place: waiting[place][0]):
+        alike = list(group)
         for start, place in enumerate(alike):  # the longest, then the next ones as long as the padding allows
             longest, tokens = waiting[place][1], 0
             for end in range(start, min(start + most, len(alike))):
@@ -33,7 +34,7 @@ def choose(waiting: dict[int, Shape], most: int) -> list[int]:
     return chosen
 
 
-def most_that_pays(trial: Callable[[int], tuple[float, int] | None], memory: int, most: int) -> int:
+def most_that_pays(trial: Callable[[int], tuple[float, int] | None], memory: float, most: int) -> int:
     """How many passages a step should train, found by trying: doubled for as long as that saves time and fits.
 
     `trial(n)` makes a step of n and returns its seconds and the bytes that it took, or None where it did not fit;

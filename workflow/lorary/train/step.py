@@ -27,8 +27,8 @@ def pad(batches: list[list[Example]]) -> Step:
     """The step of these batches, a list of examples for each passage, all of the same number of examples."""
     examples = [example for batch in batches for example in batch]
     ids = np.zeros((len(examples), max(map(len, examples))), dtype=np.int64)
-    for row, example in enumerate(examples):
-        ids[row, : len(example)] = example.ids
+    for i, example in enumerate(examples):
+        ids[i, : len(example)] = example.ids
     begin = np.array([max(1, example.begin) for example in examples])
     end = np.array([len(example) if example.end is None else min(example.end, len(example)) for example in examples])
     lengths = np.maximum(end - begin, 0)

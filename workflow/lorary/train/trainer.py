@@ -61,7 +61,8 @@ class Trainer:
         objective: Objective = OBJECTIVES["reference"],
     ):
         self.model, self.settings, self.objective = model, settings, objective
-        self.adapters_per_step = adapters_per_step
+        # 0 for "auto", until the first passage is there to be measured
+        self.adapters_per_step = 0 if adapters_per_step == "auto" else int(adapters_per_step)
         self.stack = Stack(model, base_weight, scale)
         decoder.prepare(model)
         self.device = self.stack.device
@@ -75,14 +76,15 @@ class Trainer:
         that is not finite, or a step that fits no memory.
         """
         passages = iter(passages)
-        if self.adapters_per_step == "auto" and (first := next(passages, None)) is not None:
+        if not self.adapters_per_step and (first := next(passages, None)) is not None:
             passages = chain([first], passages)
             self.adapters_per_step = self.measure(first, count)
             log.info("adapters a step: %d", self.adapters_per_step)
         n = self.adapters_per_step = min(self.adapters_per_step, max(1, count))
         places = 1 if n == 1 else min(PLACES * n, count)
         self.stack.make(places)
-        free, under_way = list(range(places)), {}
+        free = list(range(places))
+        under_way: dict[int, Training] = {}
         finished: deque[tuple[Training, Fetched]] = deque()
         clock = time.monotonic()
         while True:
@@ -208,13 +210,14 @@ class Fetched:
     """An adapter and its losses on their way from the device, while that goes on."""
 
     def __init__(self, flat: Tensor, losses: list[Tensor]):
-        losses = torch.stack(losses) if losses else flat.new_zeros(0)
+        stacked = torch.stack(losses) if losses else flat.new_zeros(0)
+        self.event: torch.cuda.Event | None = None
         if flat.device.type == "cpu":
-            self.event, self.flat, self.losses = None, flat.clone(), losses
+            self.flat, self.losses = flat.clone(), stacked
             return
-        self.flat, self.losses = (torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in (flat, losses))
+        self.flat, self.losses = (torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in (flat, stacked))
         self.flat.copy_(flat, non_blocking=True)
-        self.losses.copy_(losses, non_blocking=True)
+        self.losses.copy_(stacked, non_blocking=True)
         self.event = torch.cuda.Event()
         self.event.record()
 

@@ -43,14 +43,14 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     doomed: list[Path] = []
     for name, referred in stores.items():
         store = Store(name)
-        digests = list(store.digests())
-        others = [store.entry(digest) for digest in digests if digest not in referred]
+        there = list(store.digests())
+        others = [store.entry(digest) for digest in there if digest not in referred]
         free = [entry for entry in others if _free(entry)]
         left = store.abandoned()
         log.info(
             "%s: %d entries: %d of this config's runs, %d that others' outputs share or that are younger than %d days,"
             " and %d (%s) of nobody; %d half written (%s)",
-            name, len(digests), len(digests) - len(others), len(others) - len(free), RECENT / 86400,
+            name, len(there), len(there) - len(others), len(others) - len(free), RECENT / 86400,
             len(free), _size(free), len(left), _size(left),
         )  # fmt: skip
         doomed += free + left
