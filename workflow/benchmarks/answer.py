@@ -6,15 +6,13 @@ JSON). What is timed begins when the base model is loaded: adapters read, put to
 
 import json
 import logging
-import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.train import machine
+from benchmarks.machine import in_a_process, machine
 from lorary.answer.source import Trained
 from lorary.base.fetch import end_tokens
 from lorary.core.device import take_device
@@ -46,7 +44,7 @@ def bench_answers(
     for i in range(ROUNDS):
         for way, results in rounds.items():
             log.info("round %d of %d: %s", i + 1, ROUNDS, WAYS[way])
-            results.append(_in_a_process({"way": way, **arguments}))
+            results.append(in_a_process("benchmarks.answer", {"way": way, **arguments}))
     seconds = {way: statistics.median(result["seconds"] for result in results) for way, results in rounds.items()}
     ours, theirs = (rounds[way][0]["answers"] for way in ("ours", "peft"))
     same = sum(a == b for a, b in zip(ours, theirs, strict=True))
@@ -122,13 +120,6 @@ def _peft(model: str, questions: list, max_new_tokens: int, device) -> dict[str,
         adapted.delete_adapter("merge")
         base = adapted.unload()
     return {"seconds": time.perf_counter() - began, "answers": answers}
-
-
-def _in_a_process(arguments: dict[str, Any]) -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TQDM_DISABLE": "1"}
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.answer"]
-    output = subprocess.check_output(command, input=json.dumps(arguments), env=environment, text=True)
-    return json.loads(output.splitlines()[-1])
 
 
 if __name__ == "__main__":

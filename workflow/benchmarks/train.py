@@ -7,11 +7,7 @@ matrix products, which is measured in the same process, just before and just aft
 
 import json
 import logging
-import os
-import platform
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import BASIS, REFERENCE, draw, tables
+from benchmarks.machine import in_a_process, machine, matrix_rates, peak_memory, python, synchronize
 from lorary.adapters import files as adapters
 from lorary.core.device import take_device
 from lorary.core.private import dispatch_mode
@@ -57,23 +54,24 @@ def bench(model: str, base_weight: str, prompts: str, threads: int, output: str,
                     continue
                 log.info("round %d of %d: %s", i + 1, ROUNDS, label)
                 save = str(Path(folder) / label)
-                rounds[label].append(_in_a_process({**common, **arguments, "save": save}))
+                rounds[label].append(in_a_process("benchmarks.train", {**common, **arguments, "save": save}))
         ways = {label: _median(results) for label, results in rounds.items()}
         weights = parameters(model)
         for label, result in ways.items():
             result["flop_a_second"] = 4 * weights * result["tokens_a_second"]  # forward, and back to the inputs
             result["cosine"] = _cosine(Path(folder) / label, Path(folder) / BASIS, base_weight)
         log.info("a job of many passages")
-        job = _in_a_process({**common, "way": "job", "count": 64, "precision": "float32", "folder": folder})
+        job = in_a_process(
+            "benchmarks.train", {**common, "way": "job", "count": 64, "precision": "float32", "folder": folder}
+        )
         jobs: dict[int, list[dict]] = {16: [], 64: [], 256: []}
         for i in range(ROUNDS):
             log.info("round %d of %d: jobs of %s short passages", i + 1, ROUNDS, ", ".join(map(str, jobs)))
             for count, results in jobs.items():
-                short = {"way": "job", "count": count, "short": True, "precision": "float32", "folder": folder}
-                results.append(_in_a_process({**common, **short}))
+                results.append(in_a_process("benchmarks.train", {**common, **many, "count": count, "short": True}))
         linear = {count: _median(results) for count, results in jobs.items()}
     log.info("side by side on a tiny model")
-    stacked = _in_a_process({**common, "way": "tiny"})
+    stacked = in_a_process("benchmarks.train", {**common, "way": "tiny"})
     measured = {"machine": machine(threads), "ways": ways, "job": job, "linear": linear, "tiny": stacked}
     Path(output).write_text(json.dumps(measured, indent=2) + "\n")
     draw(measured, plot)
@@ -190,7 +188,7 @@ def measure_job(
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     began = time.perf_counter()
-    peak = int(_python("-c", program, given=arguments))
+    peak = int(python("-c", program, given=arguments))
     seconds = time.perf_counter() - began
     lines = (here / "record.tsv").read_text().splitlines()
     column = lines[0].split("\t").index("seconds")
@@ -241,33 +239,6 @@ def measure_tiny(model: str, base_weight: str, prompts: str, threads: int) -> di
         return {str(n): statistics.median(values[1:]) for n, values in rates.items()}  # the first round warms up
 
 
-def matrix_rates(precision: str, device) -> dict[str, float]:
-    """FLOP a second of square matrix products on this device: torch's own, and oneDNN's of packed weights."""
-    import torch
-
-    from lorary.base.frozen import FrozenLinear, can_pack
-
-    best: dict[str, float] = {}
-    dtype = getattr(torch, precision)
-    for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
-        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        products = {"torch": lambda a=a, b=b: a @ b}
-        if can_pack(device, dtype):
-            packed = FrozenLinear(b, None)
-            packed.pack()
-            products["packed"] = lambda a=a, packed=packed: packed.product(a)
-        for name, product in products.items():
-            product()
-            _synchronize(device)
-            began, times = time.perf_counter(), 0
-            while time.perf_counter() - began < 0.25:
-                product()
-                _synchronize(device)
-                times += 1
-            best[name] = max(best.get(name, 0.0), 2 * size**3 * times / (time.perf_counter() - began))
-    return best
-
-
 def parameters(model: str) -> int:
     """Of the base model's matrix products: the weights of its linear layers, the head among them."""
     import torch
@@ -278,36 +249,13 @@ def parameters(model: str) -> int:
     return sum(m.weight.numel() for m in skeleton.modules() if isinstance(m, torch.nn.Linear))
 
 
-def machine(threads: int) -> str:
-    """The machine in words, for a table's caption."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {threads} threads"
-
-
-def _in_a_process(arguments: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(_python("-m", "benchmarks.train", given=arguments))
-
-
-def _python(*command: str, given: dict[str, Any]) -> str:
-    """The last line that a Python process prints, which finds `lorary` and gets its arguments as JSON."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TQDM_DISABLE": "1"}
-    output = subprocess.check_output(
-        [sys.executable, "-W", "ignore", *command], input=json.dumps(given), env=environment, text=True
-    )
-    return output.splitlines()[-1]
-
-
 def _timed(run, some: list[Passage], precision: str, device) -> dict[str, Any]:
     """Time `run`, which trains these passages, beside the rate of matrix products just before and after."""
     rates = [matrix_rates(precision, device)]
-    _synchronize(device)
+    synchronize(device)
     began = time.perf_counter()
     run()
-    _synchronize(device)
+    synchronize(device)
     seconds = time.perf_counter() - began
     rates.append(matrix_rates(precision, device))
     tokens = sum(len(example) for passage in some for example in passage.examples)
@@ -317,7 +265,7 @@ def _timed(run, some: list[Passage], precision: str, device) -> dict[str, Any]:
         "seconds_a_passage": seconds / len(some),
         "tokens_a_second": tokens / seconds,
         "matrix_rates": {name: statistics.mean(rate[name] for rate in rates) for name in rates[0]},
-        "peak_memory_gb": _peak_memory(device),
+        "peak_memory_gb": peak_memory(device),
     }
 
 
@@ -357,25 +305,6 @@ def _first(prompts: str, count: int) -> list[Passage]:
     positions = set(zip(table["did"].to_pylist(), table["pid"].to_pylist(), strict=True))
     there = [passage for passage in read_passages(prompts, positions) if not passage.error]
     return [there[i % len(there)] for i in range(count)]
-
-
-def _peak_memory(device) -> float:
-    if device.type == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
-def _synchronize(device) -> None:
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.synchronize(device)
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
 if __name__ == "__main__":

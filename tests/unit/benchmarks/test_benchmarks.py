@@ -23,7 +23,7 @@ def results(made, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "REFERENCE_LENGTH", 300)
     monkeypatch.setattr(bench, "STACKED", (1, 8))
     monkeypatch.setattr(bench, "matrix_rates", lambda precision, device: {"torch": 1e12, "packed": 2e12})
-    monkeypatch.setattr(bench, "_in_a_process", lambda arguments: bench.measure(**arguments))
+    monkeypatch.setattr(bench, "in_a_process", lambda _, arguments: bench.measure(**arguments))
     files = [str(made / name) for name in ("llama", "llama-base", "llama.parquet")]
     text = bench.bench(*files, threads=1, output=str(tmp_path / "bench.json"), plot=str(tmp_path / "bench.svg"))
     return text, json.loads((tmp_path / "bench.json").read_text()), tmp_path / "bench.svg"
@@ -56,7 +56,7 @@ def test_the_parameters_of_the_matrix_products_are_counted(made, name):
 def test_answers_are_measured_and_the_same(made, tmp_path, monkeypatch):
     monkeypatch.setattr(bench_answers, "ROUNDS", 1)
     monkeypatch.setattr(bench_answers, "QUESTIONS", 5)
-    monkeypatch.setattr(bench_answers, "_in_a_process", lambda arguments: bench_answers.measure(**arguments))
+    monkeypatch.setattr(bench_answers, "in_a_process", lambda _, arguments: bench_answers.measure(**arguments))
     lines = []
     for did in range(3):
         folder = tmp_path / f"data_{did}/passage_0"

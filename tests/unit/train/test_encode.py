@@ -39,6 +39,15 @@ def test_a_passage_that_cannot_be_trained_fails_alone(made, tmp_path, sequence, 
     assert not (tmp_path / "record.tsv").exists()
 
 
+def test_where_no_passage_can_be_trained_each_is_named(made, tmp_path):
+    """Then there is none to measure how many take a step together."""
+    table = pq.read_table(made / "llama.parquet").to_pylist()
+    rows = [{**row, "input_ids": [3, 512]} for row in table]
+    pq.write_table(prompts.pa.Table.from_pylist(rows, schema=prompts.PROMPT_SCHEMA), tmp_path / "prompts.parquet")
+    with pytest.raises(LoraryError, match=r"3 of 3 passages failed(?s:.*)data_2/passage_0: token id 512 is beyond"):
+        run_job(made, tmp_path, tmp_path / "prompts.parquet", adapters_per_step="auto")
+
+
 def test_a_job_whose_adapters_are_all_stored_does_not_import_torch(made, tmp_path):
     run_job(made, tmp_path, made / "llama.parquet")
     program = (
@@ -177,5 +186,5 @@ def job_arguments(made, folder, prompt_file, out="out"):
     }
 
 
-def run_job(made, folder, prompt_file):
-    train.train_adapters(**job_arguments(made, folder, prompt_file))
+def run_job(made, folder, prompt_file, **arguments):
+    train.train_adapters(**job_arguments(made, folder, prompt_file) | arguments)
