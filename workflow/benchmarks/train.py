@@ -61,14 +61,13 @@ def bench(model: str, base_weight: str, prompts: str, threads: int, output: str,
             result["flop_a_second"] = 4 * weights * result["tokens_a_second"]  # forward, and back to the inputs
             result["cosine"] = _cosine(Path(folder) / label, Path(folder) / BASIS, base_weight)
         log.info("a job of many passages")
-        job = in_a_process(
-            "benchmarks.train", {**common, "way": "job", "count": 64, "precision": "float32", "folder": folder}
-        )
+        many = {**common, "way": "job", "precision": "float32", "folder": folder}
+        job = in_a_process("benchmarks.train", {**many, "count": 64})
         jobs: dict[int, list[dict]] = {16: [], 64: [], 256: []}
         for i in range(ROUNDS):
             log.info("round %d of %d: jobs of %s short passages", i + 1, ROUNDS, ", ".join(map(str, jobs)))
             for count, results in jobs.items():
-                results.append(in_a_process("benchmarks.train", {**common, **many, "count": count, "short": True}))
+                results.append(in_a_process("benchmarks.train", {**many, "count": count, "short": True}))
         linear = {count: _median(results) for count, results in jobs.items()}
     log.info("side by side on a tiny model")
     stacked = in_a_process("benchmarks.train", {**common, "way": "tiny"})
