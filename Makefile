@@ -2,16 +2,17 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help env demo test test-slurm bench bench-answers faults lint format clean
+.PHONY: help env demo test test-slurm test-all bench bench-answers faults lint format clean
 
 help:
 	@echo "make demo    encode the demo's passages with SmolLM2-135M-Instruct, and answer its questions"
-	@echo "make test    run the tests"
-	@echo "make test-slurm  run the cluster profile on a Slurm of its own (Debian's slurmctld, slurmd, slurm-client, munge)"
+	@echo "make test    run the tests, some minutes"
+	@echo "make test-slurm  try the cluster profile on a Slurm of its own (Debian's slurmctld, slurmd, slurm-client, munge)"
+	@echo "make test-all    both, and what takes longer: every bad input, every Slurm case, the campaign of faults in short"
 	@echo "make bench   measure training on this machine against the reference's way (a quarter of an hour)"
 	@echo "make bench-answers  measure answering against PEFT, one question after the other (some minutes)"
 	@echo "make faults  kill runs at 100 random moments, try all bad input, and see that nothing is lost (half an hour)"
-	@echo "make lint    check style: ruff, snakefmt, snakemake --lint"
+	@echo "make lint    check style and types: ruff, snakefmt, snakemake --lint, mypy"
 	@echo "make format  write that style"
 	@echo "make env     only set up .venv, with the pinned packages"
 	@echo "make clean   remove results, logs and Snakemake's records (not the models, the store or .venv)"
@@ -28,11 +29,16 @@ env: .venv/.done
 demo: env
 	$(BIN)/snakemake --cores all --resources gpu=1
 
+TWO_AT_A_TIME = --numprocesses 2 --dist worksteal
+
 test: env
-	$(BIN)/pytest tests/unit tests/workflow --numprocesses 2 --dist loadfile
-	$(BIN)/pytest tests/oracle
+	$(BIN)/pytest -m "not all" $(TWO_AT_A_TIME) tests/oracle tests/unit tests/workflow
 
 test-slurm: env
+	$(BIN)/pytest -m "not all" tests/slurm
+
+test-all: env
+	$(BIN)/pytest $(TWO_AT_A_TIME) tests/oracle tests/unit tests/workflow
 	$(BIN)/pytest tests/slurm
 
 bench: env
@@ -49,6 +55,7 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+	$(BIN)/mypy
 
 format: env
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,16 @@
+import fcntl
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+
+# Where tests run side by side, one a core, two threads of each would wait for each other most of the time; and where
+# they do, they should not keep the cores busy with it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
@@ -17,66 +26,114 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory):
+def once(tmp_path_factory):
+    """`once(name, make)`: a folder that `make(folder)` fills, called by the first of the workers that needs it. Returns
+    the folder, and what `make` returned (as JSON keeps it)."""
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    root = tmp_path_factory.getbasetemp().parent if parallel else tmp_path_factory.getbasetemp()
+
+    def once(name, make):
+        with (root / f"{name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            folder, returned = root / name, root / f"{name}.json"
+            if not returned.exists():
+                folder.mkdir()  # where it is there already, making it has failed in another worker
+                content = json.dumps(make(folder))
+                returned.write_text(content)
+            return folder, json.loads(returned.read_text())
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(once):
     """A directory with a tiny random Llama and its tokenizer."""
-    return tiny.make_model(tmp_path_factory.mktemp("llama"), "llama", tie_word_embeddings=True)
+
+    def make(folder):
+        tiny.make_model(folder, "llama", tie_word_embeddings=True)
+
+    return once("llama", make)[0]
 
 
 @pytest.fixture(scope="session")
-def tiny_qwen(tmp_path_factory):
+def tiny_qwen(once):
     """A directory with a tiny random Qwen2 (biases in attention, an own head) and its tokenizer."""
-    return tiny.make_model(tmp_path_factory.mktemp("qwen"), "qwen2", tie_word_embeddings=False)
+
+    def make(folder):
+        tiny.make_model(folder, "qwen2", tie_word_embeddings=False)
+
+    return once("qwen", make)[0]
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory, tiny_llama, tiny_qwen):
+def made(once, tiny_llama, tiny_qwen):
     """Per model: a base model directory, base weight of rank 2, and the prompts of 3 passages with 3, 4 and 1 pairs."""
-    root = tmp_path_factory.mktemp("made")
-    rows = [tiny.make_rows(1, passages=1, pairs=pairs, seed=pairs)[0] for pairs in (3, 4, 1)]
-    data = tiny.write_rows(root / "total.json", rows)
-    for name, source in (("llama", tiny_llama), ("qwen", tiny_qwen)):
-        model.get_model(str(source), None, str(root / name))
-        adapter.init_base_weight(str(root / name), 2, 32, tiny.TARGETS, 0, None, str(root / f"{name}-base"))
-        prompter = prompts.load_prompter(str(root / name), tiny.PROMPTS)
-        prompts.save(prompts.build(dataset.load([data], -1, "aug"), prompter, 3000), root / f"{name}.parquet")
-    return root
+
+    def make(root):
+        rows = [tiny.make_rows(1, passages=1, pairs=pairs, seed=pairs)[0] for pairs in (3, 4, 1)]
+        data = tiny.write_rows(root / "total.json", rows)
+        for name, source in (("llama", tiny_llama), ("qwen", tiny_qwen)):
+            model.get_model(str(source), None, str(root / name))
+            adapter.init_base_weight(str(root / name), 2, 32, tiny.TARGETS, 0, None, str(root / f"{name}-base"))
+            prompter = prompts.load_prompter(str(root / name), tiny.PROMPTS)
+            prompts.save(prompts.build(dataset.load([data], -1, "aug"), prompter, 3000), root / f"{name}.parquet")
+
+    return once("made", make)[0]
 
 
 @pytest.fixture
 def project(tmp_path, tiny_llama):
     """A checkout with a tiny model, and 3 questions of 2 passages as data."""
-    made = Project(tmp_path, tiny_llama)
+    made = Project(tmp_path / "project", tiny_llama)
     made.write_rows(tiny.make_rows(3))
-    return made
-
-
-@pytest.fixture(scope="session")
-def _with_model(tmp_path_factory, tiny_llama):
-    made = Project(tmp_path_factory.mktemp("with-model"), tiny_llama)
-    made.write_rows(tiny.make_rows(3))
-    made.snakemake("models")
     return made
 
 
 @pytest.fixture
-def with_model(tmp_path_factory, _with_model):
-    """The project with its base model fetched."""
-    return _with_model.copy(tmp_path_factory.mktemp("copy") / "project")
+def copy_of(once, tmp_path):
+    """`copy_of(name, make)`: a copy of the project that `make(folder)` makes once, for a test to spoil; and what else
+    `make` returns."""
 
+    def copy_of(name, make):
+        def made(folder):
+            project, *rest = make(folder / "project")
+            return project.settings, *rest
 
-@pytest.fixture(scope="session")
-def _finished(tmp_path_factory, tiny_llama):
-    made = Project(tmp_path_factory.mktemp("finished"), tiny_llama)
-    made.settings["passages_per_job"] = 3
-    made.write_rows(tiny.make_rows(3))
-    made.snakemake()
-    return made
+        folder, (settings, *rest) = once(name, made)
+        return Project.found(folder / "project", settings).copy(tmp_path / "copy"), *rest
+
+    return copy_of
 
 
 @pytest.fixture
-def finished(tmp_path_factory, _finished):
-    """The same after a whole run (3 passages a job), for a test to spoil."""
-    return _finished.copy(tmp_path_factory.mktemp("copy") / "project")
+def finished(copy_of, tiny_llama):
+    """The project after a whole run (3 passages a job), for a test to spoil."""
+
+    def make(folder):
+        made = Project(folder, tiny_llama)
+        made.settings["passages_per_job"] = 3
+        made.write_rows(tiny.make_rows(3))
+        made.snakemake(cores=2)
+        return (made,)
+
+    return copy_of("finished", make)[0]
+
+
+@pytest.fixture
+def ready(finished):
+    """The same before the first training: base model, base weight, data and prompt ids are there."""
+    for path in ("results/store", "results/train", f"results/adapters/{finished.BASE}/toy", "logs"):
+        shutil.rmtree(finished.folder / path)
+    return finished
+
+
+@pytest.fixture
+def with_model(finished):
+    """The project with nothing but its base model."""
+    for name in ("results", "logs", "benchmarks"):
+        shutil.rmtree(finished.folder / name)
+    del finished.settings["passages_per_job"]
+    return finished
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ class Figures:
 
 def campaign(project: Project, faults: int, rng: random.Random, longest_life: float, say=print) -> Figures:
     """Strike runs of this project `faults` times, and let the last one end. Raises AssertionError."""
-    project.snakemake()
+    project.snakemake(cores=2)
     expected, passages = tree(project), len(project.adapters())
     digests = list(store(project).digests())
     figures = Figures()
@@ -62,7 +62,7 @@ def campaign(project: Project, faults: int, rng: random.Random, longest_life: fl
             shutil.rmtree(project.folder / name, ignore_errors=True)
         struck = begun = 0
         while True:
-            run = project.start()
+            run = project.start(cores=2)
             kinds = kinds or rng.sample(list(FAULTS), len(FAULTS))  # each kind as often as any other
             name = kinds[-1] if figures.faults.total() < faults else None
             if name and strikes(name, run, rng.uniform(0.3, longest_life), project, rng, digests, figures):
@@ -180,10 +180,11 @@ def tree(project: Project) -> dict[str, str]:
     content = {}
     root = project.folder / "results/adapters"
     for file in sorted(path for path in root.rglob("*") if path.is_file()):
+        name = str(file.relative_to(root))
         if file.name == "adapters.tsv":
-            content[str(file)] = pd.read_csv(file, sep="\t").drop(columns="seconds").to_json()
+            content[name] = pd.read_csv(file, sep="\t").drop(columns="seconds").to_json()
         elif file.name not in ("run.json", ".snakemake_timestamp"):
-            content[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+            content[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return content
 
 

@@ -1,6 +1,5 @@
 """A user's checkout in a temporary folder, with a tiny model and small data, and snakemake called in it."""
 
-import copy
 import hashlib
 import json
 import os
@@ -10,7 +9,11 @@ import sys
 from pathlib import Path
 
 import tiny
+from lorary.data import rows
+from lorary.plan import encode
+from lorary.plan.config import resolve
 
+CHECKOUT = ("Snakefile", "config.yaml", "workflow", "profiles", "envs")
 SETTINGS = {
     "model_name": "tiny",
     "model_path": "tiny-model",
@@ -24,28 +27,34 @@ SETTINGS = {
 
 
 class Project:
-    """`Project(folder, model)` makes it, with a copy of the model directory as `tiny-model`; None: the demo."""
+    """`Project(folder, model)` makes it, with a copy of the model directory as `tiny-model`; None: the demo.
+
+    What no run writes to are links to this checkout, so that its modules are compiled once for all tests.
+    """
+
+    BASE = "tiny/rank=2_alpha=32"  # where the adapters of the tiny model lie, below results/adapters
 
     def __init__(self, folder: Path, model: Path | None):
         self.folder = folder
-        folder.mkdir(exist_ok=True)
-        for name in ("Snakefile", "config.yaml", "workflow", "profiles", "resources", "envs"):
-            source = tiny.ROOT / name
-            ignore = shutil.ignore_patterns("models", "__pycache__")
-            if source.is_dir():
-                shutil.copytree(source, folder / name, ignore=ignore)
-            else:
-                shutil.copy(source, folder)
+        (folder / "resources").mkdir(parents=True, exist_ok=True)
+        kept = [path for path in (tiny.ROOT / "resources").iterdir() if path.name != "models"]  # models are written
+        for source in [*(tiny.ROOT / name for name in CHECKOUT), *kept]:
+            (folder / source.relative_to(tiny.ROOT)).symlink_to(source)
         if model:
             shutil.copytree(model, folder / "tiny-model")
         self.settings = dict(SETTINGS) if model else {}
 
+    @classmethod
+    def found(cls, folder: Path, settings: dict) -> "Project":
+        """One that lies there already."""
+        project = cls.__new__(cls)
+        project.folder, project.settings = folder, settings
+        return project
+
     def copy(self, folder: Path) -> "Project":
         """In a folder that is not there yet."""
         subprocess.run(["cp", "-a", self.folder, folder], check=True)  # hard links stay hard links
-        other = copy.copy(self)
-        other.folder, other.settings = folder, dict(self.settings)
-        return other
+        return Project.found(folder, dict(self.settings))
 
     def write_rows(self, rows: list[dict], kind: str = "total") -> Path:
         return tiny.write_rows(self.folder / f"data/toy/aug/{kind}.json", rows)
@@ -58,9 +67,12 @@ class Project:
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
     def start(
-        self, *arguments: str, prefix: tuple[str, ...] = (), cores: int = 2, gpus: int = 1, env=None, **settings
+        self, *arguments: str, prefix: tuple[str, ...] = (), cores: int = 1, gpus: int = 1, env=None, **settings
     ) -> subprocess.Popen:
-        """The same, not waited for: in a process group of its own, as in a terminal."""
+        """The same, not waited for: in a process group of its own, as in a terminal.
+
+        One core, since tests run side by side; with another number where it is about that.
+        """
         (self.folder / "mine.yaml").write_text(json.dumps({**self.settings, **settings}))  # JSON is YAML
         command = [*prefix, sys.executable, "-m", "snakemake", *arguments, "--cores", str(cores)]
         return subprocess.Popen(
@@ -73,6 +85,12 @@ class Project:
             env=env or {**os.environ, "CUDA_VISIBLE_DEVICES": ""},
             start_new_session=True,
         )
+
+    def reads(self, **settings) -> None:
+        """Read config and data as snakemake does, without it; in this process, whose folder is the project's. Raises
+        LoraryError."""
+        for table in encode.make(resolve({**self.settings, **settings})).tables.values():
+            rows.load([Path(file) for file in table.inputs["files"]], **table.params)
 
     def adapters(self) -> dict[str, str]:
         """sha256 of each trained adapter's tensors, by its path below the model's folder."""

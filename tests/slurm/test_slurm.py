@@ -1,4 +1,4 @@
-"""The Slurm profile on a real Slurm: `make test-slurm`."""
+"""The Slurm profile on a real Slurm: one case in `make test-slurm`, every one in `make test-all`."""
 
 import os
 import signal
@@ -27,10 +27,10 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture
-def slow(project):
+def slow(ready):
     """Two batches of three passages, that take seconds each: time to strike in the middle, on a busy machine too."""
-    project.settings |= {"num_train_epochs": 300, "passages_per_job": 3}
-    return project
+    ready.settings |= {"num_train_epochs": 200}
+    return ready
 
 
 @pytest.fixture
@@ -78,6 +78,7 @@ class Run:
         return self.process.returncode, output
 
 
+@pytest.mark.all
 def test_the_demo_on_two_gpus_a_cancelled_job_and_the_tree_of_a_local_run(cluster, begin, tmp_path):
     local = Project(tmp_path / "local", None)
     local.settings |= {"data_dir": "data", "passages_per_job": 3, "inference_methods": ["prag"]}
@@ -108,6 +109,7 @@ def test_the_demo_on_two_gpus_a_cancelled_job_and_the_tree_of_a_local_run(cluste
         assert there.read_bytes() == here.read_bytes()
 
 
+@pytest.mark.all
 def test_a_node_that_dies(cluster, begin, slow):
     run = begin(slow)
     number = run.in_the_middle_of_the_first()
@@ -121,6 +123,7 @@ def test_a_node_that_dies(cluster, begin, slow):
     assert "1 linked from the store" in run.log("0-2") or "2 linked from the store" in run.log("0-2")
 
 
+@pytest.mark.all
 def test_a_job_that_is_preempted_and_requeued(cluster, begin, slow):
     run = begin(slow)
     number = run.in_the_middle_of_the_first()
@@ -134,7 +137,9 @@ def test_a_job_that_is_preempted_and_requeued(cluster, begin, slow):
     assert "0 linked from the store" not in run.log("0-2")
 
 
-def test_a_job_over_its_time_limit_is_tried_again_with_more_and_trains_the_rest(cluster, begin, slow):
+def test_a_job_over_its_time_limit_is_tried_again_with_more_and_trains_the_rest(cluster, begin, slow, tmp_path):
+    """And in the end the adapters are those of a local run."""
+    local = slow.copy(tmp_path / "local")
     run = begin(slow)
     number = run.in_the_middle_of_the_first()
     before = cluster.jobs()[number]["TimeLimit"]
@@ -144,10 +149,13 @@ def test_a_job_over_its_time_limit_is_tried_again_with_more_and_trains_the_rest(
     assert cluster.jobs()[number]["JobState"] == "TIMEOUT"
     again = max(cluster.jobs().values(), key=lambda job: int(job["JobId"]))
     assert again["TimeLimit"] > before
-    assert len(slow.adapters()) == 6
     assert "0 linked from the store" not in run.log("0-2")
+    local.snakemake()
+    assert slow.adapters() == local.adapters()
+    assert len(slow.adapters()) == 6
 
 
+@pytest.mark.all
 def test_ctrl_c_ends_the_jobs_and_a_passage_that_fails_does_not_end_the_others(cluster, begin, slow):
     rows = tiny.make_rows(3)
     rows[2]["augment"][0]["passage"] += " §"

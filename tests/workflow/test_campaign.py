@@ -2,9 +2,12 @@
 
 import random
 
+import pytest
+
 import faults
 
 
+@pytest.mark.all
 def test_the_campaign_in_short(tmp_path):
     """Each kind of fault once; `make faults` does a hundred."""
     project = faults.tiny_project(tmp_path, questions=4, pairs=40)

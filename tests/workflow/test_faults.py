@@ -1,31 +1,21 @@
 """One bad passage, an interruption, wrong rows: nothing is lost, and the message says what to do."""
 
 import json
-import os
+import random
 import re
 import shutil
-import signal
 import subprocess
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
+import faults
 import tiny
 from lorary.core.store import Store
 
 PATH = "results/adapters/tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug/total"
-
-
-def spoil(project, text: str) -> dict:
-    """Put `text` into one passage (data_1/passage_1). Returns its augmentation as it was."""
-    rows = tiny.make_rows(3)
-    good = dict(rows[1]["augment"][1])
-    rows[1]["augment"][1]["passage"] += f" {text}"
-    project.write_rows(rows)
-    return good
 
 
 def poison_the_model(project):
@@ -43,35 +33,81 @@ def poison_the_model(project):
 
 
 def refuse_in_the_chat_template(project):
-    """Make the ids of every prompt with a § impossible."""
+    """Make the ids of every prompt with a ¤ impossible."""
     template = project.folder / "tiny-model/chat_template.jinja"
-    refusal = "{% if '§' in messages[0]['content'] %}{{ raise_exception('§ is not allowed') }}{% endif %}"
+    refusal = "{% if '¤' in messages[0]['content'] %}{{ raise_exception('¤ is not allowed') }}{% endif %}"
     template.write_text(refusal + tiny.CHATML)
 
 
-@pytest.mark.parametrize(
-    ("break_it", "reason"),
-    [
-        (poison_the_model, "the loss of step 1 is nan"),
-        (refuse_in_the_chat_template, "§ is not allowed"),
-    ],
-)
-def test_a_passage_that_fails_is_named_and_alone_is_trained_again(project, break_it, reason):
-    break_it(project)
-    good = spoil(project, "§")
+def test_passages_that_fail_are_named_and_alone_are_trained_again(project):
+    poison_the_model(project)
+    refuse_in_the_chat_template(project)
+    rows = tiny.make_rows(3)
+    rows[1]["augment"][1]["passage"] += " §"
+    rows[2]["augment"][0]["passage"] += " ¤"
+    project.write_rows(rows)
     process = project.snakemake("--keep-going", check=False, passages_per_job=6)
     assert process.returncode != 0
-    assert f"FAILED {PATH}/data_1/passage_1" in process.stdout
-    assert reason in process.stdout
+    for passage, reason in (
+        ("data_1/passage_1", "the loss of step 1 is nan"),
+        ("data_2/passage_0", "¤ is not allowed"),
+    ):
+        assert re.search(rf"FAILED {PATH}/{passage}: .*{reason}", process.stdout), process.stdout
     assert "Traceback" not in process.stdout
-    assert project.trained() == 5  # the others of its job are kept
+    assert project.trained() == 4  # the others of their job are kept
     assert project.adapters() == {}  # though Snakemake has no output of a job that failed
 
-    rows = tiny.make_rows(3)
-    assert rows[1]["augment"][1] == good
-    project.write_rows(rows)
-    assert "1 trained and 5 linked" in project.snakemake(passages_per_job=6).stdout
+    project.write_rows(tiny.make_rows(3))
+    assert "2 trained and 4 linked" in project.snakemake(passages_per_job=6).stdout
     assert len(project.adapters()) == 6
+
+
+COUNT = 40  # passages of one job
+# Each kind of the campaign; first and last those whose messages are looked at.
+KILLED = "SIGKILL of snakemake alone"
+KINDS = ["Ctrl-C", *sorted(faults.FAULTS.keys() - {"Ctrl-C", KILLED}), KILLED]
+
+
+def test_a_run_that_is_struck_in_each_way_goes_on_from_there(ready, tmp_path):
+    """And ends with the adapters of an undisturbed run; a second call beside it is refused meanwhile."""
+    ready.write_rows(tiny.make_rows(COUNT, passages=1, pairs=40))
+    ready.settings |= {"passages_per_job": COUNT}
+    undisturbed = ready.copy(tmp_path / "undisturbed")
+    undisturbed.snakemake()
+    expected, digests = faults.tree(undisturbed), list(faults.store(undisturbed).digests())
+
+    store, figures, begun = faults.store(ready), faults.Figures(), 0
+    for kind in KINDS:
+        before = ready.trained()
+        run = ready.start()
+        wait_until(lambda before=before: ready.trained() > before, run)
+        if kind == "Ctrl-C":
+            beside = ready.snakemake(check=False)
+            assert beside.returncode != 0
+            assert "Directory cannot be locked" in beside.stdout
+        jobs = psutil.Process(run.pid).children(recursive=True)
+        assert faults.strikes(kind, run, 0, ready, random.Random(kind), digests, figures), kind
+        _, alive = psutil.wait_procs(jobs, timeout=30)
+        assert not alive, f"{kind}: the job trains on"
+        output = faults.finish(run)
+        assert run.returncode != 0, kind
+        assert "this is a bug" not in output
+        kept = sum(store.get(digest) is not None for digest in digests)
+        assert kept < COUNT, f"{kind} came too late"
+        if kind == "Ctrl-C":
+            assert f"Stopped after {kept} of {COUNT} passages: they are in the store, and the same command" in output
+            assert f"{COUNT} are still to do: `snakemake` with the same config goes on" in output
+            assert "Traceback" not in output
+        begun += faults.count_begun(ready)
+
+    assert list(ready.folder.glob(".snakemake/locks/*"))
+    output = ready.snakemake().stdout
+    assert "The last call here was killed: its lock is removed, and this call goes on from there." in output
+    assert f"{COUNT - kept} trained and {kept} linked" in output
+    assert faults.tree(ready) == expected
+    assert begun + faults.count_begun(ready) <= COUNT + len(KINDS)  # one a fault
+    assert figures.longest_stop < 30
+    assert not list(ready.folder.glob(".snakemake/locks/*"))
 
 
 def wait_until(condition, run):
@@ -79,85 +115,39 @@ def wait_until(condition, run):
     while not condition():
         assert run.poll() is None, run.communicate()[0]
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
-@pytest.fixture
-def long(with_model):
-    """A project whose one training job takes a while."""
-    with_model.write_rows(tiny.make_rows(40, passages=1, pairs=40))
-    with_model.settings |= {"passages_per_job": 40, "sample": -1}
-    return with_model
-
-
-def test_ctrl_c_keeps_what_is_finished(long):
-    run = long.start()
-    wait_until(lambda: long.trained() >= 3, run)
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
-    output, _ = run.communicate(timeout=60)
-    kept = long.trained()
-    assert 3 <= kept < 40
-    assert f"Stopped after {kept} of 40 passages: they are in the store, and the same command goes on." in output
-    assert "40 are still to do: `snakemake` with the same config goes on" in output
-    assert "Traceback" not in output
-
-    output = long.snakemake().stdout
-    assert f"{40 - kept} trained and {kept} linked" in output
-    assert len(long.adapters()) == 40
-
-
-def test_a_second_call_beside_the_first_and_one_after_it_was_killed(long):
-    run = long.start()
-    wait_until(lambda: long.trained() >= 1, run)
-    beside = long.snakemake(check=False)
-    assert beside.returncode != 0
-    assert "Directory cannot be locked" in beside.stdout
-    assert run.poll() is None
-
-    jobs = psutil.Process(run.pid).children(recursive=True)
-    run.kill()
-    run.communicate()
-    _, alive = psutil.wait_procs(jobs, timeout=30)
-    assert not alive, "the job trains on, though its snakemake is gone"
-    assert list(long.folder.glob(".snakemake/locks/*"))
-    kept = long.trained()
-
-    output = long.snakemake().stdout
-    assert "The last call here was killed: its lock is removed, and this call goes on from there." in output
-    assert f"{40 - kept} trained and {kept} linked" in output
-
-
-def test_two_runs_at_once_on_one_store(with_model, tmp_path_factory):
-    project = with_model
-    other = project.copy(tmp_path_factory.mktemp("other") / "project")
-    shared = str(tmp_path_factory.mktemp("shared") / "store")
-    for each in (project, other):
-        each.settings |= {"store_dir": shared, "passages_per_job": 3}
-    runs = [project.start(), other.start()]
+def test_two_runs_at_once_on_one_store(ready, tmp_path):
+    other = ready.copy(tmp_path / "other")
+    shared = tmp_path / "shared/store"
+    for each in (ready, other):
+        each.settings["store_dir"] = str(shared)
+    runs = [ready.start(), other.start()]
     for run in runs:
         output, _ = run.communicate(timeout=200)
         assert run.returncode == 0, output
         assert "6 of 6 adapters are in place" in output
-    assert project.adapters() == other.adapters()
-    assert len(project.adapters()) == 6
-    store = Store(shared)
+    assert ready.adapters() == other.adapters()
+    assert len(ready.adapters()) == 6
+    store = Store(str(shared))
     assert len(list(store.digests())) == 6
     assert [store.damage(digest) for digest in store.digests()] == [None] * 6
-    assert not list(Path(shared).glob("tmp/*"))
-    assert not [path for path in Path(shared).rglob("*") if "lock" in path.name]
+    assert not list(shared.glob("tmp/*"))
+    assert not [path for path in shared.rglob("*") if "lock" in path.name]
 
-    before = project.adapters()
+    before = ready.adapters()
     shutil.rmtree(shared)
-    assert project.adapters() == before
-    assert "Nothing to be done" in project.snakemake().stdout
-    assert "nothing is damaged" in project.snakemake("verify").stdout
+    assert ready.adapters() == before
+    assert "Nothing to be done" in ready.snakemake().stdout
+    assert "nothing is damaged" in ready.snakemake("verify").stdout
 
 
-def in_a_file_system_of(size: str, then: str) -> tuple[str, ...]:
-    """A command in front of snakemake: its store on a small disk of its own, and snakemake twice."""
-    mount = "mkdir -p results/store && mount -t tmpfs -o size=%s none results/store"
-    script = f'{mount % size}; "$@"; echo FIRST $?; {then}; exec "$@"'
-    return "unshare", "-rm", "bash", "-c", script, "bash"
+def in_a_small_file_system(*then: str) -> tuple[str, ...]:
+    """A command in front of snakemake: its store on a full disk of its own, and snakemake again after each of these."""
+    first = "mkdir -p results/store && mount -t tmpfs -o size=64k none results/store"
+    again = [f'"$@"; echo END $?; mount -o remount,{options} results/store' for options in then]
+    return "unshare", "-rm", "bash", "-c", "; ".join([first, *again, 'exec "$@"']), "bash"
 
 
 def can_mount() -> bool:
@@ -165,35 +155,22 @@ def can_mount() -> bool:
     return not subprocess.run(command, capture_output=True).returncode if shutil.which("unshare") else False
 
 
-needs_mount = pytest.mark.skipif(not can_mount(), reason="this system lets a user mount nothing (unshare -rm mount)")
-
-
-@needs_mount
-def test_a_full_disk_loses_nothing(with_model):
-    with_model.settings["passages_per_job"] = 6
-    run = with_model.start(prefix=in_a_file_system_of("64k", "mount -o remount,size=10m results/store"))
+@pytest.mark.skipif(not can_mount(), reason="this system lets a user mount nothing (unshare -rm mount)")
+def test_a_full_disk_and_one_that_turned_read_only_lose_nothing(ready):
+    ready.settings["passages_per_job"] = 6
+    run = ready.start(prefix=in_a_small_file_system("size=10m,ro", "rw"))
     output, _ = run.communicate(timeout=200)
-    first, second = output.split("FIRST 1")
+    full, read_only, good = output.split("END 1")
     assert (
-        "No space left on device. Make room (`snakemake prune`, with the same --configfile, frees what no run" in first
+        "No space left on device. Make room (`snakemake prune`, with the same --configfile, frees what no run" in full
     )
-    kept = int(re.search(r"(\d) of 6 passages are in the store", first)[1])
+    kept = int(re.search(r"(\d) of 6 passages are in the store", full)[1])
     assert 0 < kept < 6
-    assert run.returncode == 0, second
-    assert f"{6 - kept} trained and {kept} linked" in second
+    assert "Read-only file system. Make that folder writable, or set adapter_dir and store_dir to others" in read_only
+    assert run.returncode == 0, good
+    assert f"{6 - kept} trained and {kept} linked" in good
     assert "Traceback" not in output
-    assert len(with_model.adapters()) == 6
-
-
-@needs_mount
-def test_a_disk_that_turned_read_only_loses_nothing(with_model):
-    with_model.settings["passages_per_job"] = 6
-    prefix = in_a_file_system_of("10m,ro", "mount -o remount,rw results/store")
-    output, _ = with_model.start(prefix=prefix).communicate(timeout=200)
-    first, second = output.split("FIRST 1")
-    assert "Read-only file system. Make that folder writable, or set adapter_dir and store_dir to others" in first
-    assert "6 trained and 0 linked" in second
-    assert "Traceback" not in output
+    assert len(ready.adapters()) == 6
 
 
 def test_wrong_rows_are_reported_together_and_leave_nothing(project):

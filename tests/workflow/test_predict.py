@@ -20,24 +20,26 @@ from project import Project
 RUN = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
 METHODS = ["vanilla", "icl", "prag", "combine"]
 ROWS = 34  # two batches of questions
-
-
-@pytest.fixture(scope="session")
-def _answered(tmp_path_factory, tiny_llama):
-    made = Project(tmp_path_factory.mktemp("answered"), tiny_llama)
-    made.settings |= {"passages_per_job": ROWS, "inference_methods": ["vanilla", "prag"], "max_new_tokens": 6}
-    made.write_rows(tiny.make_rows(ROWS, passages=1))
-    made.first = made.snakemake().stdout
-    made.settings["inference_methods"] = METHODS
-    made.second = made.snakemake().stdout
-    return made
+CODE = "<script>alert(1)</script> & <b>who?"  # the first question
 
 
 @pytest.fixture
-def answered(tmp_path_factory, _answered):
+def answered(copy_of, tiny_llama):
     """34 questions of one passage each, trained and answered, with two methods first and then with all, for a test to
     spoil; `first` and `second` are what the two calls said."""
-    return _answered.copy(tmp_path_factory.mktemp("copy") / "project")
+
+    def make(folder):
+        made = Project(folder, tiny_llama)
+        made.settings |= {"passages_per_job": ROWS, "inference_methods": ["vanilla", "prag"], "max_new_tokens": 6}
+        rows = tiny.make_rows(ROWS, passages=1)
+        rows[0]["question"] = CODE
+        made.write_rows(rows)
+        first = made.snakemake().stdout
+        made.settings["inference_methods"] = METHODS
+        return made, first, made.snakemake().stdout
+
+    project, project.first, project.second = copy_of("answered", make)
+    return project
 
 
 def predictions(project):
@@ -87,11 +89,7 @@ def test_knowledge_says_what_each_adapter_taught(answered):
     assert found.other.tolist() == [f"total/data_{(did + 1) % ROWS}/passage_0" for did in range(ROWS)]
 
 
-def test_a_second_call_has_nothing_to_do(answered):
-    assert "Nothing to be done" in answered.snakemake().stdout
-
-
-def test_a_new_method_predicts_that_method_only(answered):
+def test_a_new_method_predicts_that_method_only_and_the_same_call_again_does_nothing(answered):
     asked = {
         name: re.findall(r"Answering: (\w+)", said)
         for name, said in vars(answered).items()
@@ -101,6 +99,7 @@ def test_a_new_method_predicts_that_method_only(answered):
     assert sorted(asked["second"]) == ["combine", "icl"]
     assert "Training" not in answered.second
     assert "Asking without context" not in answered.second
+    assert "Nothing to be done" in answered.snakemake().stdout
 
 
 def test_a_retrained_adapter_repeats_only_the_batches_that_use_it(answered):
@@ -122,17 +121,29 @@ def test_a_retrained_adapter_repeats_only_the_batches_that_use_it(answered):
         assert [a["text"] for a in after[method][:33]] == [b["text"] for b in before[method][:33]]
 
 
-def test_a_prediction_job_that_is_killed_goes_on_from_the_last_batch(answered):
+def test_prediction_jobs_that_are_stopped_and_killed_go_on_from_the_last_batch(answered):
     answered.settings |= {"inference_methods": ["prag"], "max_new_tokens": 200}
     shutil.rmtree(answered.folder / "results/predict")
     run = answered.start()
     (journal,) = wait_for(lambda: list(answered.folder.glob("results/predict/*/predict_prag/0.jsonl")), run)
-    kept = wait_for(lambda: (text := journal.read_text()).count("\n") == 32 and text, run)  # a batch of 34
+    os.killpg(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=60)
+    assert "Traceback" not in output
+    assert "the same command goes on" in output
+    assert journal.exists()
+
+    journal.unlink()  # whatever it has by now
+    run = answered.start()
+    kept = wait_for(lambda: journal.exists() and first_batch(journal.read_text()), run)
     for process in [*psutil.Process(run.pid).children(recursive=True), psutil.Process(run.pid)]:
         process.kill()
     run.communicate()
     assert "[prag, toy total, questions 0-33 of 34] 2 questions; the others are done" in answered.snakemake().stdout
     assert journal.read_text().startswith(kept)
+
+
+def first_batch(journal: str) -> str | None:
+    return journal if journal.count("\n") == 32 else None
 
 
 def wait_for(condition, run, seconds=60):
@@ -150,7 +161,7 @@ def test_the_report_is_a_page_that_a_browser_shows(answered, tmp_path):
     assert "with the passage's own adapter" in document
     assert document.count("<img") == 4
     rows = json.loads((answered.folder / "data/toy/aug/total.json").read_text())
-    assert rows[0]["question"] in document
+    assert rows[1]["question"] in document
     assert re.search(r"<td>toy total</td><td>prag</td>", document)
     assert "http://" not in re.sub(r"http://www.w3.org/\S+", "", document)  # it needs no network
     assert "https://" not in document
@@ -173,10 +184,6 @@ def test_snakemakes_own_report_has_it_by_category(answered, tmp_path):
 
 
 def test_what_a_text_says_is_no_code_in_the_report(answered):
-    rows = json.loads((answered.folder / "data/toy/aug/total.json").read_text())
-    rows[0]["question"] = "<script>alert(1)</script> & <b>who?"
-    answered.write_rows(rows)
-    answered.snakemake()
     page = (answered.folder / "results/report.html").read_text()
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &lt;b&gt;who?" in page
@@ -263,19 +270,7 @@ def test_an_adapter_that_was_tampered_with_answers_nothing(answered):
     content[-1] ^= 1
     file.write_bytes(content)
     shutil.rmtree(answered.folder / "results/predict")
-    process = answered.snakemake("--forcerun", "results/scores.tsv", check=False, max_new_tokens=7)
+    process = answered.snakemake(check=False, max_new_tokens=7, inference_methods=["prag"])
     assert process.returncode != 0
     assert "adapter_model.safetensors is not what was trained (its sha256 differs)" in process.stdout
     assert "Traceback" not in process.stdout
-
-
-def test_ctrl_c_keeps_the_batches_that_are_finished(answered):
-    answered.settings |= {"inference_methods": ["prag"], "max_new_tokens": 200}
-    shutil.rmtree(answered.folder / "results/predict")
-    run = answered.start()
-    (journal,) = wait_for(lambda: list(answered.folder.glob("results/predict/*/predict_prag/0.jsonl")), run)
-    os.killpg(run.pid, signal.SIGINT)
-    output, _ = run.communicate(timeout=60)
-    assert "Traceback" not in output
-    assert "the same command goes on" in output
-    assert journal.exists()

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pandas as pd
+import pytest
 import yaml
 
 import tiny
@@ -24,18 +25,17 @@ PUBLISHED = {  # (model, dataset): (epochs, chain of thought, new tokens), Su et
 }
 
 
-def test_types_and_runs_in_one_call(project):
+def test_types_and_runs_in_one_call(ready):
+    project = ready
     bridge, comparison = tiny.make_rows(2, seed=1), tiny.make_rows(1, seed=2)
     project.write_rows(bridge, "bridge")
     project.write_rows(comparison, "comparison")
     order = [(comparison[0], "comparison"), (bridge[0], "bridge"), (bridge[1], "bridge")]
     project.write_rows([{"question": row["question"], "type": kind} for row, kind in order], "total")
-    project.write_rows(bridge, "bridge")
-    project.write_rows(comparison, "comparison")
-    project.write_rows([{"question": row["question"], "type": kind} for row, kind in order], "total")
     fewshot = project.folder / "fewshot.json"
     fewshot.write_text(json.dumps([{"question": "why", "answer": "so"}]))
     output = project.snakemake(
+        cores=2,
         passages_per_job=4,
         runs=[
             {},  # both types
@@ -63,11 +63,11 @@ def test_types_and_runs_in_one_call(project):
     assert index.groupby("type").size().to_dict() == {"bridge": 4, "comparison": 2, "total": 6}
 
 
-def test_the_projector_data_have_their_own_folder(project):
-    tiny.write_rows(project.folder / "data_projector/toy/aug/total.json", tiny.make_rows(1, seed=5))
-    project.snakemake(projector=True, passages_per_job=2)
-    assert {path.split("/")[4] for path in project.adapters()} == {"aug_model=aug_projector"}
-    assert len(project.adapters()) == 2
+def test_the_projector_data_have_their_own_folder(ready):
+    tiny.write_rows(ready.folder / "data_projector/toy/aug/total.json", tiny.make_rows(1, seed=5))
+    ready.snakemake(projector=True, passages_per_job=2)
+    assert {path.split("/")[4] for path in ready.adapters()} == {"aug_model=aug_projector"}
+    assert len(ready.adapters()) == 2
 
 
 def test_a_given_base_weight_and_bfloat16(finished):
@@ -93,6 +93,7 @@ def test_another_model_under_the_same_name_is_fetched(finished, tiny_qwen):
     assert [path for path in before if after[path] != before[path]] == list(before)[:2]
 
 
+@pytest.mark.all  # of the bad input, one case with another rank is refused too
 def test_a_base_weight_of_another_rank_is_refused(finished):
     shutil.copytree(finished.folder / "results/adapters/tiny/rank=2_alpha=32/base_weight", finished.folder / "warm")
     process = finished.snakemake(check=False, base_weight="warm", lora_rank=4)
