@@ -112,7 +112,7 @@ def finished(copy_of, tiny_llama):
         made = Project(folder, tiny_llama)
         made.settings["passages_per_job"] = 3
         made.write_rows(tiny.make_rows(3))
-        made.snakemake(cores=2)
+        made.snakemake()
         return (made,)
 
     return copy_of("finished", make)[0]
