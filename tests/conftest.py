@@ -35,7 +35,9 @@ def once(tmp_path_factory):
             fcntl.flock(lock, fcntl.LOCK_EX)
             folder, returned = root / name, root / f"{name}.json"
             if not returned.exists():
-                folder.mkdir()  # where it is there already, making it has failed in another worker
+                if folder.exists():
+                    pytest.fail(f"{folder} could not be made: see the first test that needed it")
+                folder.mkdir()
                 content = json.dumps(make(folder))
                 returned.write_text(content)
             return folder, json.loads(returned.read_text())
