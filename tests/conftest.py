@@ -37,7 +37,9 @@ def once(tmp_path_factory):
             fcntl.flock(lock, fcntl.LOCK_EX)
             folder, returned = root / name, root / f"{name}.json"
             if not returned.exists():
-                folder.mkdir()  # where it is there already, making it has failed in another worker
+                if folder.exists():
+                    pytest.fail(f"{folder} could not be made: see the first test that needed it")
+                folder.mkdir()
                 content = json.dumps(make(folder))
                 returned.write_text(content)
             return folder, json.loads(returned.read_text())
@@ -113,7 +115,7 @@ def finished(copy_of, tiny_llama):
         made = Project(folder, tiny_llama)
         made.settings["passages_per_job"] = 3
         made.write_rows(tiny.make_rows(3))
-        made.snakemake(cores=2)
+        made.snakemake()
         return (made,)
 
     return copy_of("finished", make)[0]

@@ -50,9 +50,9 @@ class Figures:
         )
 
 
-def campaign(project: Project, faults: int, rng: random.Random, longest_life: float, say=print) -> Figures:
+def campaign(project: Project, faults: int, rng: random.Random, longest_life: float, cores: int = 1) -> Figures:
     """Strike runs of this project `faults` times, and let the last one end. Raises AssertionError."""
-    project.snakemake(cores=2)
+    project.snakemake(cores=cores)
     expected, passages = tree(project), len(project.adapters())
     digests = list(store(project).digests())
     figures = Figures()
@@ -62,13 +62,13 @@ def campaign(project: Project, faults: int, rng: random.Random, longest_life: fl
             shutil.rmtree(project.folder / name, ignore_errors=True)
         struck = begun = 0
         while True:
-            run = project.start(cores=2)
+            run = project.start(cores=cores)
             kinds = kinds or rng.sample(list(FAULTS), len(FAULTS))  # each kind as often as any other
             name = kinds[-1] if figures.faults.total() < faults else None
             if name and strikes(name, run, rng.uniform(0.3, longest_life), project, rng, digests, figures):
                 struck += 1
                 figures.faults[kinds.pop()] += 1
-                say(f"{figures.faults.total():4} {name}: {len(list(store(project).digests()))} adapters in the store")
+                print(f"{figures.faults.total():4} {name}: {len(list(store(project).digests()))} adapters in the store")
             output = finish(run)
             begun += count_begun(project)
             assert "this is a bug" not in output, output
@@ -236,7 +236,7 @@ def main() -> None:
             parts.append(("A tiny model", campaign(project, arguments.faults, rng, longest_life=10)))
         if arguments.smollm2:
             project = smollm2_project(folder)
-            parts.append(("SmolLM2-135M-Instruct", campaign(project, arguments.smollm2, rng, longest_life=25)))
+            parts.append(("SmolLM2-135M-Instruct", campaign(project, arguments.smollm2, rng, longest_life=25, cores=2)))
         cases = [] if arguments.no_bad_input else bad_input.CONFIG_AND_DATA + bad_input.IN_JOBS
         bare = Project(folder / "bare", tiny.make_model(folder / "model-for-bad-input"))
         bare.write_rows(tiny.make_rows(3))

@@ -12,10 +12,8 @@ ONE_OF_EACH_KIND = {
     "passage that is a number",  # in the data
     "lone brace",  # in the templates
     "example without an answer",  # in the few-shot file
-    "another rank",  # of the base weight's config
-    "tensors that are text",  # of the base weight
+    "another rank",  # of the base weight
     "model without weights",
-    "index that leads away",  # of the model's weights
     "weights of another shape",  # than the model's config says
 }
 

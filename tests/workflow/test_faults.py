@@ -70,7 +70,7 @@ KINDS = ["Ctrl-C", *sorted(faults.FAULTS.keys() - {"Ctrl-C", KILLED}), KILLED]
 
 def test_a_run_that_is_struck_in_each_way_goes_on_from_there(ready, tmp_path):
     """And ends with the adapters of an undisturbed run; a second call beside it is refused meanwhile."""
-    ready.write_rows(tiny.make_rows(COUNT, passages=1, pairs=40))
+    ready.write_rows(tiny.make_rows(COUNT, passages=1, pairs=30))
     ready.settings |= {"passages_per_job": COUNT}
     undisturbed = ready.copy(tmp_path / "undisturbed")
     undisturbed.snakemake()

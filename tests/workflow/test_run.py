@@ -137,7 +137,7 @@ def test_a_larger_sample_trains_only_what_is_new(finished):
 def test_two_fresh_runs_give_the_same_bytes_and_files_that_the_umask_allows(finished, project):
     mask = os.umask(0o027)
     try:
-        project.snakemake(passages_per_job=6, cores=2)
+        project.snakemake(passages_per_job=6)
     finally:
         os.umask(mask)
     for folder in ("results", "resources/models"):
