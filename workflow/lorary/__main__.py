@@ -7,7 +7,7 @@ import sys
 import warnings
 
 from .core.errors import LoraryError, explain
-from .plan.config import table
+from .plan.config import load_schema, table
 from .plan.methods import METHODS
 
 
@@ -36,7 +36,8 @@ def main() -> int:
         "--methods", nargs="+", choices=METHODS, default=["vanilla", "prag"], help="default: vanilla prag"
     )
     ask_.add_argument("--max-new-tokens", type=_positive, help="default: 32, and 128 with chain of thought")
-    ask_.add_argument("--adapter-dir", default="results/adapters", help="default: results/adapters")
+    adapter_dir = load_schema()["properties"]["adapter_dir"]["default"]
+    ask_.add_argument("--adapter-dir", default=adapter_dir, help="default: %(default)s")
     commands.add_parser(
         "keys",
         help="list every key of the config, with its default",

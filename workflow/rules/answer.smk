@@ -69,7 +69,7 @@ rule scores:
             labels={"what": "table of all runs"},
         ),
     log:
-        "logs/scores.log",
+        layout.log("scores"),
     retries: 0
     localrule: True
     conda:

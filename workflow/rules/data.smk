@@ -7,7 +7,7 @@ rule load_data:
     output:
         layout.TABLE,
     log:
-        "logs/load_data/{table}.log",
+        layout.log("load_data/{table}"),
     retries: 0
     localrule: True
     conda:

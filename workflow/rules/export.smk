@@ -26,7 +26,7 @@ rule export:
     input:
         [job.outputs["adapter"] for job in PLAN.answering.exports],
     log:
-        "logs/export.log",
+        layout.log("export"),
     localrule: True
     conda:
         "../../envs/lorary.yaml"

@@ -7,9 +7,9 @@ rule get_model:
     output:
         directory(layout.MODEL),
     log:
-        "logs/get_model/{model}.log",
+        layout.log("get_model/{model}"),
     benchmark:
-        "benchmarks/get_model/{model}.tsv"
+        layout.benchmark("get_model/{model}")
     wildcard_constraints:
         model="[^/]+",
     retries: 0
@@ -30,7 +30,7 @@ for job in PLAN.encoding.base_weights:
             job.rule
         input:
             model=job.inputs["model"],
-            given=job.params["base_weight"] or [],
+            given=job.inputs["given"],
         output:
             directory(job.outputs["base_weight"]),
         log:

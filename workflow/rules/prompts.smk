@@ -5,14 +5,14 @@ rule build_prompts:
     input:
         model=lambda w: PLAN.encoding.prompts[w.prompts].inputs["model"],
         table=lambda w: PLAN.encoding.prompts[w.prompts].inputs["table"],
-        templates=lambda w: PLAN.encoding.prompts[w.prompts].params["prompt_templates"],
-        fewshot=lambda w: PLAN.encoding.prompts[w.prompts].params["fewshot"] or [],
+        templates=lambda w: PLAN.encoding.prompts[w.prompts].inputs["templates"],
+        fewshot=lambda w: PLAN.encoding.prompts[w.prompts].inputs["fewshot"],
     output:
         layout.PROMPTS,
     log:
-        "logs/build_prompts/{prompts}/{start}-{stop}.log",
+        layout.log("build_prompts/{prompts}/{start}-{stop}"),
     benchmark:
-        "benchmarks/build_prompts/{prompts}/{start}-{stop}.tsv"
+        layout.benchmark("build_prompts/{prompts}/{start}-{stop}")
     wildcard_constraints:
         start=r"\d+",
         stop=r"\d+",

@@ -20,7 +20,7 @@ rule report:
         losses=plot("losses", "Training", "loss curves"),
         speed=plot("speed", "Training", "seconds and tokens"),
     log:
-        "logs/report.log",
+        layout.log("report"),
     retries: 0
     localrule: True
     conda:

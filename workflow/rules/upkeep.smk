@@ -3,7 +3,7 @@
 
 rule verify:
     log:
-        "logs/verify.log",
+        layout.log("verify"),
     localrule: True
     conda:
         "../../envs/lorary.yaml"
@@ -25,7 +25,7 @@ rule prune:
         base_weights=PLAN.base_weights,
         prompts=PLAN.prompts,
     log:
-        "logs/prune.log",
+        layout.log("prune"),
     localrule: True
     conda:
         "../../envs/lorary.yaml"

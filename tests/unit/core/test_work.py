@@ -24,7 +24,8 @@ class Work:
     @contextlib.contextmanager
     def begin(self):
         self.begun += 1
-        yield work.in_batches(4 if self.fits < 99 else 2, self.double)
+        size = 4 if self.fits < 99 else 2
+        yield work.in_batches(size, self.double, "things", lambda item: f"{item.content} is too large")
 
     def double(self, items):
         numbers = [item.content for item in items]
@@ -44,8 +45,8 @@ def finish(tmp_path):
     """Finishes items, a call at a time: returns what failed, and all results that are kept."""
 
     def finish(doubling, items=ITEMS):
-        kept = work.Journal(str(tmp_path / "j.jsonl"))
-        failed = work.finish(items, kept, doubling.begin, ("thing", "things"))
+        kept, failed = work.Journal(str(tmp_path / "j.jsonl")), {}
+        work.finish(items, kept, failed, doubling.begin, ("thing", "things"))
         return failed, kept.results
 
     return finish
@@ -126,8 +127,41 @@ def test_what_fits_no_memory_fails_alone(finish, monkeypatch):
 
     monkeypatch.setattr(Work, "double", greedy)
     failed, results = finish(Work())
-    assert failed == {"key5": "it does not fit into memory"}
+    assert failed == {"key5": "5 is too large"}
     assert len(results) == 7
+
+
+def test_what_has_failed_is_told_though_it_is_stopped(tmp_path):
+    struck, failed = Work(fails=[1], struck=2), {}
+    with pytest.raises(LoraryError, match="Stopped after 3 of 8 things"):
+        work.finish(ITEMS, work.Journal(str(tmp_path / "j.jsonl")), failed, struck.begin, ("thing", "things"))
+    assert failed == {"key1": "1 is bad"}
+
+
+def test_while_it_waits_to_begin_a_stop_ends_it_at_once(finish):
+    class Waits(Work):
+        @contextlib.contextmanager
+        def begin(self):
+            os.kill(os.getpid(), signal.SIGINT)  # as while all GPUs are taken
+            raise AssertionError("it went on")
+            yield
+
+    with pytest.raises(KeyboardInterrupt):
+        finish(Waits())
+
+
+def test_progress_counts_what_is_done_together(finish, caplog, monkeypatch):
+    caplog.set_level("DEBUG")
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(work.time, "monotonic", lambda: next(clock))  # ten seconds a batch
+    finish(Work(fails=[2]))
+    told = [line for line in caplog.messages if line.startswith("thing ")]
+    assert told == [
+        "thing 2 of 8, 30 s left",
+        "thing 3 of 8, place 3, 20 s left",
+        "thing 5 of 8, 10 s left",
+        "thing 7 of 8, 0 s left",
+    ]
 
 
 def test_a_disk_that_refuses_is_named_with_what_is_kept(finish, tmp_path, monkeypatch):

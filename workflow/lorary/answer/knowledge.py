@@ -14,7 +14,7 @@ from ..core.files import written_whole
 from ..core.work import Item, Journal, Work, finish, in_batches, key
 from ..data.prompts import Prompter
 from ..data.sequences import Position
-from ..plan.layout import passage_name
+from ..plan import layout
 from .predict import answerer
 from .source import Source
 
@@ -53,7 +53,7 @@ def test_passages(
     items, lines, failures = [], [], []
     for row, other in zip(rows, others, strict=True):
         own, other = (row["did"], row["pid"]), other and (other[0], other[1])
-        place = "data_{}/passage_{}".format(*own)
+        place = layout.place(*own)
         answers = [pair["full_answer" if prompter.with_cot else "answer"] for pair in row["pairs"]]
         try:
             pairs = [prompter.answer_ids(pair["question"], a) for pair, a in zip(row["pairs"], answers, strict=True)]
@@ -64,15 +64,21 @@ def test_passages(
         items.append(Item(key(settings, decides), place, {"pairs": pairs, "own": own, "other": other}))
         texts = {name: " ".join(row[name].split()) for name in ("question", "passage")}  # on one line of the table
         about = {"type": kind, "did": row["did"], "pid": row["pid"], **texts, "pairs": len(pairs)}
-        lines.append({**about, "other": other and passage_name(kind, *other)})
+        lines.append({**about, "other": other and layout.passage_name(kind, *other)})
 
     @contextmanager
     def begin() -> Iterator[Work]:
         with answerer(model, precision, threads, source, items[0].content["own"]) as ready:
-            yield in_batches(PASSAGES_PER_BATCH, lambda batch: _measure(ready, source, batch))
+            yield in_batches(
+                PASSAGES_PER_BATCH,
+                lambda batch: _measure(ready, source, batch),
+                "passages",
+                lambda item: "its pairs do not fit into memory",
+            )
 
     kept = Journal(finished)
-    failed = finish(items, kept, begin, ("passage", "passages"))
+    failed: dict[str, str] = {}
+    finish(items, kept, failed, begin, ("passage", "passages"))
     failures += [f"{item.place}: {failed[item.key]}" for item in items if item.key in failed]
     if failures:
         raise report(failures, "Some passages failed; the others are kept, and the same command tries just these:")

@@ -71,10 +71,11 @@ def predict(
                 tokens = ready.generate([item.content["ids"] for item in batch], sets, max_new_tokens)
                 return [prompter.tokenizer.decode(some, skip_special_tokens=True) for some in tokens]
 
-            yield in_batches(QUESTIONS_PER_BATCH, answer)
+            yield in_batches(QUESTIONS_PER_BATCH, answer, "questions", _too_large)
 
     kept = Journal(finished)
-    failed = finish(items, kept, begin, ("question", "questions"))
+    failed: dict[str, str] = {}
+    finish(items, kept, failed, begin, ("question", "questions"))
     failures += [f"{item.place}: {failed[item.key]}" for item in items if item.key in failed]
     if failures:
         raise report(failures, "Some questions failed; the others are kept, and the same command tries just these:")
@@ -97,6 +98,10 @@ def answerer(model: str, precision: str, threads: int, source: Source, some: Any
         log.info("%s on %s", model, name)
         with limited_memory(device.type):
             yield ready
+
+
+def _too_large(item: Item) -> str:
+    return f"its prompt of {len(item.content['ids'])} tokens does not fit into memory"
 
 
 def _check_ids(ids: list[int], ready: "Answerer") -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..core.errors import damaged
 from ..core.files import written_whole
+from ..plan import layout
 from .score import cut, score
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def scores_table(predictions: list[str], configs: list[str], output: str) -> Non
         values = np.array([[float(row[measure]) for measure in MEASURES] for row in rows])
         for measure, mean, low, high in zip(MEASURES, values.mean(axis=0), *bootstrap(values), strict=True):
             line |= {measure: mean, f"{measure}_low": low, f"{measure}_high": high}
-        lines.append({**{key: settings[key] for key in SETTINGS}, **line, "path": str(Path(predicted).parent)})
+        lines.append({**{key: settings[key] for key in SETTINGS}, **line, "path": layout.folder_of(predicted)})
     pd.DataFrame(lines).to_csv(output, sep="\t", index=False, float_format="%.4f")
 
 

@@ -59,92 +59,93 @@ Work = Callable[[Iterable[Item]], Iterator[Done]]
 def finish(
     items: list[Item],
     kept: Kept,
+    failed: dict[str, str],
     begin: Callable[[], AbstractContextManager[Work]],
     what: tuple[str, str],
     describe: Callable[[Item, Any], str] = lambda item, result: "",
-) -> dict[str, str]:
-    """Work on the items whose results are not kept yet, and keep each. Returns the keys of those that failed, with
-    their reasons; one that fails does not touch the others.
+) -> None:
+    """Work on the items whose results are not kept yet, and keep each. One that fails does not touch the others: its
+    key and the reason go into `failed`, at once, so that they are there however this ends.
 
-    `begin` gives the work, and is called only where an item is missing. The work takes items for as long as it is not
-    asked to stop, and yields what is done. `what` the items are, one and many, for messages; `describe` adds a word
-    about a result. Raises LoraryError when it is asked to stop, after what is in hand, and where the disk refuses.
+    `begin` gives the work, and is called only where an item is missing; while it runs, as for waiting for a device,
+    nothing is in hand and a stop ends it at once. The work takes items for as long as it is not asked to stop, and
+    yields what is done. `what` the items are, one and many, for messages; `describe` adds a word about a result. Raises
+    LoraryError when it is asked to stop, after what is in hand, and where the disk refuses.
     """
     missing: dict[str, Item] = {}
     for item in items:
         if item.key not in missing and item.key not in kept:
             missing[item.key] = item
     if not missing:
-        return {}
+        return
     one, many = what
     others = "" if len(missing) == len({item.key for item in items}) else "; the others are done"
     log.info("%d %s%s", len(missing), one if len(missing) == 1 else many, others)
-    progress = Progress(one, len(missing), describe)
-    failed: dict[str, str] = {}
-    with stop.after_what_is_in_hand(log.warning) as asked_to_stop:
-        try:
-            with begin() as work:
+    with begin() as work:
+        progress = Progress(one, len(missing), describe)
+        with stop.after_what_is_in_hand(log.warning) as asked_to_stop:
+            try:
                 for done in work(_until(missing.values(), asked_to_stop)):
-                    kept.put([(item.key, result) for item, result in done if not isinstance(result, Fault)])
+                    good = [(item, result) for item, result in done if not isinstance(result, Fault)]
+                    kept.put([(item.key, result) for item, result in good])
                     for item, result in done:
                         if isinstance(result, Fault):
                             failed[item.key] = result.reason
                             log.error("%s failed: %s", item.place, result.reason)
-                        else:
-                            progress.tell(item, result)
-            stopped = asked_to_stop()
-        except KeyboardInterrupt:  # a second one, or what was in hand took too long
-            stopped = True
-        except OSError as error:
-            if not explain(error):
-                raise
-            log.debug("where it was refused:", exc_info=True)
-            raise LoraryError(f"{explain(error)} {progress.done} of {len(missing)} {many} are {kept.where}.") from None
-    if stopped and progress.done + len(failed) < len(missing):
+                    progress.tell(good, len(done))
+                stopped = asked_to_stop()
+            except KeyboardInterrupt:  # a second one, or what was in hand took too long
+                stopped = True
+            except OSError as error:
+                if not explain(error):
+                    raise
+                log.debug("where it was refused:", exc_info=True)
+                raise LoraryError(
+                    f"{explain(error)} {progress.good} of {len(missing)} {many} are {kept.where}."
+                ) from None
+    if stopped and progress.done < len(missing):
         raise LoraryError(
-            f"Stopped after {progress.done} of {len(missing)} {many}: they are {kept.where}, and the same command"
+            f"Stopped after {progress.good} of {len(missing)} {many}: they are {kept.where}, and the same command"
             " goes on."
         )
-    return failed
 
 
-def in_batches(size: int, do: Callable[[list[Item]], list[Any]]) -> Work:
+def in_batches(size: int, do: Callable[[list[Item]], list[Any]], many: str, too_large: Callable[[Item], str]) -> Work:
     """Work that takes so many items at a time. Where a batch does not fit into memory, or one of its items is refused
-    (LoraryError), it goes on by halves, so that what fails fails alone."""
+    (LoraryError), it goes on by halves, so that what fails fails alone. `many`: what the items are; `too_large`: why an
+    item fails that fits no memory alone."""
 
     def work(items: Iterable[Item]) -> Iterator[Done]:
+        results: list[Any] = []
+
+        def attempt(part: list[Item]) -> Fault | None:
+            try:
+                results[:] = do(part)
+                return None
+            except LoraryError as error:
+                return Fault(str(error))
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+            free_memory()
+            if len(part) > 1:
+                log.warning("%d %s do not fit into memory together: going on by halves", len(part), many)
+            return Fault(too_large(part[0]))
+
         stream = iter(items)
         while batch := list(islice(stream, size)):
-            done: Done = []
-
-            def attempt(part: list[Item], done: Done = done) -> Fault | None:
-                try:
-                    done += zip(part, do(part), strict=True)
-                    return None
-                except LoraryError as error:
-                    return Fault(str(error))
-                except Exception as error:
-                    if not out_of_memory(error):
-                        raise
-                free_memory()
-                if len(part) > 1:
-                    log.warning("%d do not fit into memory together: going on by halves", len(part))
-                return Fault("it does not fit into memory")
-
-            faults = list(divided(batch, attempt))
-            yield done + faults
+            for part, fault in divided(batch, attempt):
+                yield [(part[0], fault)] if fault else list(zip(part, results, strict=True))
 
     return work
 
 
-def divided(items: list[T], attempt: Callable[[list[T]], Fault | None]) -> Iterator[tuple[T, Fault]]:
-    """Attempt something for all items together; where that fails, for each half of them. Yields those for which it
-    fails alone."""
+def divided(items: list[T], attempt: Callable[[list[T]], Fault | None]) -> Iterator[tuple[list[T], Fault | None]]:
+    """Attempt something for all items together; where that fails, for each half of them. Yields the parts for which it
+    has not failed, each just after, and the items for which it fails alone, with the fault."""
     fault = attempt(items)
-    if fault is None:
-        return
-    if len(items) == 1:
-        yield items[0], fault
+    if fault is None or len(items) == 1:
+        yield items, fault
         return
     half = (len(items) + 1) // 2
     for part in (items[:half], items[half:]):
@@ -152,20 +153,26 @@ def divided(items: list[T], attempt: Callable[[list[T]], Fault | None]) -> Itera
 
 
 class Progress:
-    """A line an item in the log, with the seconds left; on the terminal no more than one in two seconds."""
+    """A line in the log for what is done together, with the seconds left; on the terminal no more than one in two
+    seconds."""
 
     def __init__(self, one: str, total: int, describe: Callable[[Item, Any], str]):
-        self.one, self.total, self.describe, self.done = one, total, describe, 0
+        self.one, self.total, self.describe = one, total, describe
+        self.done = self.good = 0
         self.began, self.shown = time.monotonic(), -math.inf
 
-    def tell(self, item: Item, result: Any) -> None:
-        self.done += 1
+    def tell(self, good: list[tuple[Item, Any]], done: int) -> None:
+        """`good` were made, of so many that are done, together."""
+        self.done, self.good = self.done + done, self.good + len(good)
+        if not good:
+            return
         now = time.monotonic()
         left = (now - self.began) / self.done * (self.total - self.done)
         show = self.done == self.total or now - self.shown > SHOWN_AFTER
         self.shown = now if show else self.shown
-        level, about = logging.INFO if show else logging.DEBUG, self.describe(item, result)
-        log.log(level, "%s %d of %d, %s%s, %.0f s left", self.one, self.done, self.total, item.place, about, left)
+        about = f", {good[0][0].place}{self.describe(*good[0])}" if len(good) == 1 else ""
+        level = logging.INFO if show else logging.DEBUG
+        log.log(level, "%s %d of %d%s, %.0f s left", self.one, self.good, self.total, about, left)
 
 
 class Journal:

@@ -133,23 +133,18 @@ def _part(
     """One job of those whose answers are gathered, on the base model with the adapters of these passages."""
     prompts = kind.prompts
     folder = f"{layout.batches_name(kind.run, kind.folder)}/{what}"
-    digits = len(str(kind.passages))
+    name = layout.span(folder, start, stop - 1)
     tokens = params.get("max_new_tokens", 0)
     return Job(
-        rule=f"{kind.folder.rule(what)}_{start:0{digits}}",
-        name=f"predict/{folder}/{start}-{stop - 1}",
+        rule=kind.folder.rule(what, start, of=kind.passages),
+        name=f"predict/{name}",
         label=label,
-        inputs={
-            **prompts.inputs,
-            "templates": prompts.params["prompt_templates"],
-            "fewshot": prompts.params["fewshot"] or [],
-            "records": _records(kind, passages),
-        },
-        outputs={"answers": layout.answers(f"{folder}/{start}-{stop - 1}", suffix)},
+        inputs={**prompts.inputs, "records": _records(kind, passages)},
+        outputs={"answers": layout.answers(name, suffix)},
         params={
             "label": label,
             "model_source": encoding.models[kind.run.model.model_name].params,
-            "prompts": prompts.params,
+            "prompts": {key: value for key, value in prompts.params.items() if key != "max_length"},
             "precision": kind.run.training.precision,
             # What has been finished, item by item. Named after the first one, so that a larger sample finds it.
             "finished": layout.answers(f"{folder}/{start}", ".jsonl"),
@@ -182,7 +177,7 @@ def _exports(by_run: dict[RunFolder, list[Type]]) -> Iterator[Job]:
             names = chosen(there, list(wanted), "export", run.path)
             folder = layout.export_folder(run, list(wanted), names)
             yield Job(
-                rule=f"export_adapter_{number}",
+                rule=layout.numbered("export_adapter", number),
                 label=f"{len(names)} adapters into {folder}",
                 inputs={"adapters": [f"{run.path}/{name}" for name in names]},
                 outputs={"adapter": folder},

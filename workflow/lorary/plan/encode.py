@@ -130,7 +130,7 @@ class Stage:
 
     def add(self, job: Job, part: Part) -> Job:
         (path,) = job.outputs.values()
-        settings = {**job.inputs, **job.params}
+        settings = job.params | {key: job.inputs[key] for key in ("model", "table") if key in job.inputs}
         first, before, number = self._first.setdefault(path, (job, settings, part.number))
         if differing := [key for key in settings if settings[key] != before[key]]:
             raise LoraryError(
@@ -165,7 +165,7 @@ def _base_weight(part: Part, model: Job) -> Job:
     return Job(
         rule="init_base_weight",
         label=path,
-        inputs={"model": model.outputs["model"]},
+        inputs={"model": model.outputs["model"], "given": training["base_weight"] or []},
         outputs={"base_weight": path},
         params={
             "model_source": model.params,
@@ -186,14 +186,14 @@ def _prompts(part: Part, model: Job, table: Job) -> Job:
     inputs = {"model": model.outputs["model"], "table": table.outputs["table"]}
     params = {**vars(prompts), "fewshot": prompts.fewshot if prompts.with_cot else None}
     name = layout.prompts_name(part.run, part.folder.kind, {**inputs, **params})
+    inputs |= {"templates": params["prompt_templates"], "fewshot": params["fewshot"] or []}
     return Job("build_prompts", name, inputs, {"folder": layout.PROMPTS_FOLDER.format(prompts=name)}, params)
 
 
 def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job]:
     run, folder = part.run, part.folder
     passages = folder.adapters(part.counts)
-    name, rule = layout.batches_name(run, folder), folder.rule("train_adapters")
-    digits = len(str(len(passages)))
+    name = layout.batches_name(run, folder)
     per_file = part.per_job * -(-PASSAGES_PER_PROMPT_FILE // part.per_job)
     training = vars(run.training)
     decides = ("per_device_train_batch_size", "num_train_epochs", "learning_rate", "precision")
@@ -209,10 +209,10 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
         first_of_file = start - start % per_file
         last_of_file = min(first_of_file + per_file, len(passages)) - 1
         label = f"{folder.title} {start}" + (f"-{last}" if last > start else "")
-        batch = f"{name}/{start}-{last}"
+        batch = layout.span(name, start, last)
         batches.append(
             Job(
-                rule=f"{rule}_{start:0{digits}}",
+                rule=folder.rule("train_adapters", start, of=len(passages)),
                 name=f"train_adapters/{batch}",
                 label=label,
                 inputs={

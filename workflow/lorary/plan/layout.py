@@ -133,15 +133,22 @@ class TypeFolder:
     def adapters(self, counts: list[int]) -> list[str]:
         """The directories of all passages, of questions with so many each."""
         folder = self.path
-        return [f"{folder}/data_{did}/passage_{pid}" for did, n in enumerate(counts) for pid in range(n)]
+        return [f"{folder}/{place(did, pid)}" for did, n in enumerate(counts) for pid in range(n)]
 
-    def rule(self, what: str) -> str:
-        return re.sub(r"\W", "_", f"{what}_{self.run.dataset}_{self.kind}_{digest(self.path)}")
+    def rule(self, what: str, start: int | None = None, of: int = 0) -> str:
+        """Of a job of this type, or, of the jobs that share its passages, of the one that starts at `start`."""
+        rule = re.sub(r"\W", "_", f"{what}_{self.run.dataset}_{self.kind}_{digest(self.path)}")
+        return rule if start is None else f"{rule}_{start:0{len(str(of))}}"
+
+
+def place(did: int, pid: int) -> str:
+    """As a passage of a type is named, in its path too."""
+    return f"data_{did}/passage_{pid}"
 
 
 def passage_name(kind: str, did: int, pid: int) -> str:
     """As people name a passage of a run: <type>/data_<did>/passage_<pid>."""
-    return f"{kind}/data_{did}/passage_{pid}"
+    return f"{kind}/{place(did, pid)}"
 
 
 def position_of(path: str) -> Position:
@@ -183,6 +190,16 @@ def type_name(run: "Run", kind: str) -> str:
 def batches_name(run: "Run", folder: TypeFolder) -> str:
     """Of the files that the jobs of one type leave beside the adapters."""
     return f"{type_name(run, folder.kind)}_{digest(folder.path)}"
+
+
+def span(name: str, start: int, last: int) -> str:
+    """Of the files of a job that does these."""
+    return f"{name}/{start}-{last}"
+
+
+def folder_of(predictions: str) -> str:
+    """Of predict.json, result.txt and config.json."""
+    return os.path.dirname(predictions)
 
 
 def record(batch: str) -> str:

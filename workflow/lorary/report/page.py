@@ -62,7 +62,7 @@ def build(runs: list[ShownRun], failed: str | None = None) -> None:
     }
     table = _read_table(layout.SCORES) if Path(layout.SCORES).is_file() else None
     if table is not None:  # not of another config
-        table = table[table["path"].isin([str(Path(p["file"]).parent) for run in runs for p in run.predictions])]
+        table = table[table["path"].isin([layout.folder_of(p["file"]) for run in runs for p in run.predictions])]
         table = None if table.empty else table
     drawn = dict.fromkeys(("scores", "knowledge", "losses", "speed"), "")
     if table is not None:
@@ -109,7 +109,7 @@ def _summarize(found: pd.DataFrame) -> dict[str, Any]:
         for adapter in plots.ADAPTERS
         if measured[f"nll_{adapter}"].notna().any()
     }
-    place = found["type"] + "/data_" + found["did"].astype(str) + "/passage_" + found["pid"].astype(str)
+    place = pd.Series(map(layout.passage_name, found["type"], found["did"], found["pid"]), found.index)
     gain = found["nll_bare"] - found["nll_own"]
     before, after = np.exp(-found["nll_bare"]), np.exp(-found["nll_other"])
     harm = (before - after).where(found["recall_other"] >= found["recall_bare"], 1 + before - after)  # known, and lost

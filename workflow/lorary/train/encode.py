@@ -16,7 +16,7 @@ from ..core.private import fast_bfloat16
 from ..core.store import Store, digest
 from ..core.work import Done, Fault, Item, Work, finish
 from ..data.sequences import Passage, Position, read_passages
-from ..plan.layout import position_of
+from ..plan import layout
 from .records import write_record
 
 log = logging.getLogger(__name__)
@@ -41,11 +41,12 @@ def train_adapters(
     (JSON) always, for the summary. Raises LoraryError that names the passages that failed.
     """
     began = time.monotonic()
-    paths = {position_of(path): path for path in outputs}
+    paths = {layout.position_of(path): path for path in outputs}
     digests, failures = passage_digests(model, base_weight, prompts, settings, set(paths))
     if not paths.keys() <= digests.keys() | failures.keys():
         raise LoraryError(f"{prompts} lacks passages that were to be trained: the data changed meanwhile; run again.")
     kept = InStore(Store(store))
+    failed: dict[str, str] = {}
 
     @contextlib.contextmanager
     def begin() -> Iterator[Work]:
@@ -56,9 +57,11 @@ def train_adapters(
 
     try:
         # The same passage twice in one batch is trained once, and fails twice.
-        items = [Item(key, "data_{}/passage_{}".format(*position), position) for position, key in digests.items()]
-        failed = finish(items, kept, begin, ("passage", "passages"), _about)
-        failures |= {position: failed[key] for position, key in digests.items() if key in failed}
+        items = [Item(key, layout.place(*position), position) for position, key in digests.items()]
+        try:
+            finish(items, kept, failed, begin, ("passage", "passages"), _about)
+        finally:
+            failures |= {position: failed[key] for position, key in digests.items() if key in failed}
         if failures:
             named = [f"{paths[position]}: {reason}" for position, reason in sorted(failures.items())]
             title = (
@@ -149,6 +152,9 @@ class Encoder:
         under_way: dict[Position, Item] = {}
         beyond: Done = []
         for training in self.trainer.train(self._trainable(passages, items, under_way, beyond), count):
+            if beyond:
+                yield beyond.copy()
+                beyond.clear()
             passage, item = training.passage, under_way.pop(training.passage.position)
             if training.error:
                 yield [(item, Fault(training.error))]

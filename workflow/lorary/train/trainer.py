@@ -118,8 +118,9 @@ class Trainer:
 
     def _step(self, together: dict[int, Training]) -> None:
         """One step of these passages. One that fails is tried again in two halves, and alone fails its passage."""
-        for place, fault in divided(list(together), partial(self._try_step, together)):
-            together[place].error = fault.reason
+        for places, fault in divided(list(together), partial(self._try_step, together)):
+            if fault:
+                together[places[0]].error = fault.reason
 
     def _try_step(self, together: dict[int, Training], places: list[int]) -> Fault | None:
         """One step of the passages at n places, or what went wrong; then no adapter has changed."""
