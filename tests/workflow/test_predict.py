@@ -123,16 +123,20 @@ def test_a_retrained_adapter_repeats_only_the_batches_that_use_it(answered):
 
 def test_prediction_jobs_that_are_stopped_and_killed_go_on_from_the_last_batch(answered):
     answered.settings |= {"inference_methods": ["prag"], "max_new_tokens": 200}
-    shutil.rmtree(answered.folder / "results/predict")
+    for folder in ("results/predict", "logs/predict"):
+        shutil.rmtree(answered.folder / folder)
     run = answered.start()
-    (journal,) = wait_for(lambda: list(answered.folder.glob("results/predict/*/predict_prag/0.jsonl")), run)
+    (log,) = wait_for(lambda: list(answered.folder.glob("logs/predict/*/predict_prag/0-33.log")), run)
+    wait_for(lambda: "tiny on processor" in log.read_text(), run)
+    time.sleep(0.2)  # so that the first batch is in hand
     os.killpg(run.pid, signal.SIGINT)
     output, _ = run.communicate(timeout=60)
     assert "Traceback" not in output
-    assert "the same command goes on" in output
-    assert journal.exists()
+    assert "Stopped after 32 of 34 questions: they are kept, and the same command goes on." in output
+    (journal,) = answered.folder.glob("results/predict/*/predict_prag/0.jsonl")
+    assert first_batch(journal.read_text())
 
-    journal.unlink()  # whatever it has by now
+    journal.unlink()
     run = answered.start()
     kept = wait_for(lambda: journal.exists() and first_batch(journal.read_text()), run)
     for process in [*psutil.Process(run.pid).children(recursive=True), psutil.Process(run.pid)]:
