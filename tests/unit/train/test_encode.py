@@ -48,6 +48,24 @@ def test_where_no_passage_can_be_trained_each_is_named(made, tmp_path):
         run_job(made, tmp_path, tmp_path / "prompts.parquet", adapters_per_step="auto")
 
 
+def test_what_has_failed_before_a_stop_is_told(made, tmp_path, monkeypatch):
+    table = pq.read_table(made / "llama.parquet").to_pylist()
+    rows = [{**row, "input_ids": [7] if row["did"] == 0 else row["input_ids"]} for row in table]
+    pq.write_table(prompts.pa.Table.from_pylist(rows, schema=prompts.PROMPT_SCHEMA), tmp_path / "prompts.parquet")
+    put = train.Store.put
+
+    def struck(self, *arguments):
+        put(self, *arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train.Store, "put", struck)
+    with pytest.raises(LoraryError, match="Stopped after 1 of 3 passages: they are in the store"):
+        run_job(made, tmp_path, tmp_path / "prompts.parquet", adapters_per_step=1)
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert outcome["trained"] == 1
+    assert [failure["reason"].split(";")[0] for failure in outcome["failed"]] == ["the loss of step 1 is nan"]
+
+
 def test_a_job_whose_adapters_are_all_stored_does_not_import_torch(made, tmp_path):
     run_job(made, tmp_path, made / "llama.parquet")
     program = (
