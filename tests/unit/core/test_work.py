@@ -180,3 +180,12 @@ def test_a_disk_that_refuses_is_named_with_what_is_kept(finish, tmp_path, monkey
 def test_a_key_is_of_all_that_decides():
     assert work.key([1, "a"], {"x": 2, "y": 3}) == work.key([1, "a"], {"y": 3, "x": 2})
     assert work.key([1, "a"]) != work.key([1, "b"]) != work.key(["1", "a"])
+
+
+def test_results_come_in_the_order_of_the_items_and_name_all_that_failed(tmp_path):
+    path = str(tmp_path / "j.jsonl")
+    with pytest.raises(LoraryError, match=r"Some things failed; .*\n  place 8: no item\n  place 3: 3 is bad$"):
+        work.results(path, ITEMS, Work(fails=[3]).begin, ("thing", "things"), ["place 8: no item"])
+    again = Work()
+    assert work.results(path, ITEMS[::-1], again.begin, ("thing", "things"), []) == [*range(14, -2, -2)]
+    assert again.asked == [[3]]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..base.fetch import fingerprint
-from ..core.errors import damaged, report
+from ..core import work
+from ..core.errors import damaged
 from ..core.files import written_whole
-from ..core.work import Item, Journal, Work, finish, in_batches, key
+from ..core.work import Item, Work, in_batches, key
 from ..data.prompts import Prompter
 from ..data.sequences import Position
 from ..plan import layout
@@ -76,18 +77,12 @@ def test_passages(
                 lambda item: "its pairs do not fit into memory",
             )
 
-    kept = Journal(finished)
-    failed: dict[str, str] = {}
-    finish(items, kept, failed, begin, ("passage", "passages"))
-    failures += [f"{item.place}: {failed[item.key]}" for item in items if item.key in failed]
-    if failures:
-        raise report(failures, "Some passages failed; the others are kept, and the same command tries just these:")
-    kept.keep_only(item.key for item in items)
+    measured = work.results(finished, items, begin, ("passage", "passages"), failures)
     with written_whole(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n")
         writer.writeheader()
-        for item, line in zip(items, lines, strict=True):
-            writer.writerow({**line, **kept.results[item.key]})
+        for line, figures in zip(lines, measured, strict=True):
+            writer.writerow({**line, **figures})
 
 
 def gather(parts: list[str], output: str) -> None:

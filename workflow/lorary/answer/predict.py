@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from ..base.fetch import end_tokens, fingerprint
+from ..core import work
 from ..core.device import limited_memory, take_device
-from ..core.errors import LoraryError, report
+from ..core.errors import LoraryError
 from ..core.files import written_whole
-from ..core.work import Item, Journal, Work, finish, in_batches, key
+from ..core.work import Item, Work, in_batches, key
 from ..data.prompts import Prompter
 from ..plan.methods import METHODS
 from .source import Source
@@ -73,16 +74,10 @@ def predict(
 
             yield in_batches(QUESTIONS_PER_BATCH, answer, "questions", _too_large)
 
-    kept = Journal(finished)
-    failed: dict[str, str] = {}
-    finish(items, kept, failed, begin, ("question", "questions"))
-    failures += [f"{item.place}: {failed[item.key]}" for item in items if item.key in failed]
-    if failures:
-        raise report(failures, "Some questions failed; the others are kept, and the same command tries just these:")
-    kept.keep_only(item.key for item in items)
+    texts = work.results(finished, items, begin, ("question", "questions"), failures)
     answers = [
-        {**{name: question[name] for name in ("did", "test_id", "question", "answer")}, "text": kept.results[item.key]}
-        for question, item in zip(questions, items, strict=True)
+        {**{name: question[name] for name in ("did", "test_id", "question", "answer")}, "text": text}
+        for question, text in zip(questions, texts, strict=True)
     ]
     with written_whole(output) as temporary:
         temporary.write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 from . import stop
 from .device import free_memory, out_of_memory
-from .errors import LoraryError, explain
+from .errors import LoraryError, explain, report
 from .files import written_whole
 
 log = logging.getLogger(__name__)
@@ -110,17 +110,35 @@ def finish(
         )
 
 
+def results(
+    path: str,
+    items: list[Item],
+    begin: Callable[[], AbstractContextManager[Work]],
+    what: tuple[str, str],
+    failures: list[str],
+) -> list[Any]:
+    """The result of each item, those that are there already from the journal at `path`. Raises LoraryError that names
+    all that failed, after `failures`, of what could not become an item."""
+    kept, failed = Journal(path), dict[str, str]()
+    finish(items, kept, failed, begin, what)
+    failures = failures + [f"{item.place}: {failed[item.key]}" for item in items if item.key in failed]
+    if failures:
+        raise report(failures, f"Some {what[1]} failed; the others are kept, and the same command tries just these:")
+    kept.keep_only(item.key for item in items)
+    return [kept.results[item.key] for item in items]
+
+
 def in_batches(size: int, do: Callable[[list[Item]], list[Any]], many: str, too_large: Callable[[Item], str]) -> Work:
     """Work that takes so many items at a time. Where a batch does not fit into memory, or one of its items is refused
     (LoraryError), it goes on by halves, so that what fails fails alone. `many`: what the items are; `too_large`: why an
     item fails that fits no memory alone."""
 
     def work(items: Iterable[Item]) -> Iterator[Done]:
-        results: list[Any] = []
+        made: list[Any] = []
 
         def attempt(part: list[Item]) -> Fault | None:
             try:
-                results[:] = do(part)
+                made[:] = do(part)
                 return None
             except LoraryError as error:
                 return Fault(str(error))
@@ -135,7 +153,7 @@ def in_batches(size: int, do: Callable[[list[Item]], list[Any]], many: str, too_
         stream = iter(items)
         while batch := list(islice(stream, size)):
             for part, fault in divided(batch, attempt):
-                yield [(part[0], fault)] if fault else list(zip(part, results, strict=True))
+                yield [(part[0], fault)] if fault else list(zip(part, made, strict=True))
 
     return work
 
