@@ -67,7 +67,7 @@ def test_what_is_there_is_not_done_again(finish, tmp_path, caplog):
 
 def test_items_alike_are_worked_on_once(finish):
     once = Work()
-    assert finish(once, [*ITEMS, work.Item("key3", "again", 3)]) == ({}, RESULTS)
+    assert finish(once, [*ITEMS, work.Item("key3", "again", 33)]) == ({}, RESULTS)
     assert sorted(number for numbers in once.asked for number in numbers) == list(range(8))
 
 

@@ -1,9 +1,11 @@
 """The training job: it keeps what it has, and costs no more than it must."""
 
+import hashlib
 import json
 import os
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ import tiny
 from lorary.core import stop
 from lorary.core.device import limited_memory
 from lorary.core.errors import LoraryError
+from lorary.core.store import CONFIG, TENSORS
 from lorary.data import prompts
 from lorary.train import encode as train
 
@@ -46,6 +49,21 @@ def test_where_no_passage_can_be_trained_each_is_named(made, tmp_path):
     pq.write_table(prompts.pa.Table.from_pylist(rows, schema=prompts.PROMPT_SCHEMA), tmp_path / "prompts.parquet")
     with pytest.raises(LoraryError, match=r"3 of 3 passages failed(?s:.*)data_2/passage_0: token id 512 is beyond"):
         run_job(made, tmp_path, tmp_path / "prompts.parquet", adapters_per_step="auto")
+
+
+def test_the_digest_is_that_of_every_store(made):
+    """Another one would train everything anew: settings as JSON, then length and ids of each sequence."""
+    digests, _ = train.passage_digests(
+        str(made / "llama"), str(made / "llama-base"), str(made / "llama.parquet"), tiny.TRAINING, {(1, 0)}
+    )
+    weights = json.loads((made / "llama/fingerprint.json").read_text())["weights"]
+    base = hashlib.sha256(b"".join((made / "llama-base" / name).read_bytes() for name in (CONFIG, TENSORS))).hexdigest()
+    decides = {"model": weights, "base_weight": base, **tiny.TRAINING}
+    content = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
+    for row in pq.read_table(made / "llama.parquet").to_pylist():
+        if row["did"] == 1:
+            content.update(struct.pack(f"<q{row['length']}i", row["length"], *row["input_ids"]))
+    assert digests == {(1, 0): content.hexdigest()}
 
 
 def test_what_has_failed_before_a_stop_is_told(made, tmp_path, monkeypatch):
