@@ -1,6 +1,5 @@
 """Ask a question of an existing tree of adapters: the bare model's answer and the adapters', side by side."""
 
-import json
 import logging
 import os
 import textwrap
@@ -12,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.errors import LoraryError, damaged
+from ..core.files import read_json
 from ..data import rows
 from ..data.prompts import load_prompter
 from ..plan import layout
@@ -41,7 +41,7 @@ def ask(
     Raises LoraryError.
     """
     folder = find_run(root, run)
-    about = _read_json(folder / layout.ABOUT)
+    about = read_json(folder / layout.ABOUT)
     config = about["config"][0]
     table = _passages(folder, about)
     found = _named(table, passages, folder) if passages else search(table, question, top)
@@ -139,10 +139,3 @@ def _shown(question: str, folder: Path, found: list[Found], answers: dict[str, s
             *(f"{'':{width}} | {line}" for line in rest if line.strip()),
         ]
     return "\n".join(lines)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise damaged(path, error) from None

@@ -12,9 +12,9 @@ from ..base.fetch import fingerprint
 from ..core import work
 from ..core.errors import damaged
 from ..core.files import written_whole
+from ..core.values import Position
 from ..core.work import Item, Work, in_batches, key
 from ..data.prompts import Prompter
-from ..data.sequences import Position
 from ..plan import layout
 from .predict import answerer
 from .source import Source

@@ -2,14 +2,12 @@
 
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..core.errors import damaged
-from ..core.files import written_whole
+from ..core.files import read_json, written_whole
 from ..plan import layout
 from .score import cut, score
 
@@ -27,7 +25,7 @@ RESAMPLES, INTERVAL = 2_000, (2.5, 97.5)  # of the bootstrap; percent
 def write_predictions(parts: list[str], settings: dict[str, Any], predictions: str, result: str, config: str) -> None:
     """predict.json, result.txt and config.json out of the answers of prediction jobs. Raises LoraryError."""
     rows = []
-    for answer in (answer for part in parts for answer in _read(part)):
+    for answer in (answer for part in parts for answer in read_json(part)):
         prediction = cut(answer["text"], settings["with_cot"])
         scores = score(prediction, answer["answer"])
         about = {key: answer[key] for key in ("test_id", "question", "answer", "text")}
@@ -51,7 +49,7 @@ def scores_table(predictions: list[str], configs: list[str], output: str) -> Non
     and its 95 % bootstrap interval over the questions (percentiles, 2,000 resamples, always the same ones)."""
     lines = []
     for predicted, config in zip(predictions, configs, strict=True):
-        rows, settings = _read(predicted), _read(config)
+        rows, settings = read_json(predicted), read_json(config)
         line = {"type": settings["data_type"], "method": settings["inference_method"], "questions": len(rows)}
         values = np.array([[float(row[measure]) for measure in MEASURES] for row in rows])
         for measure, mean, low, high in zip(MEASURES, values.mean(axis=0), *bootstrap(values), strict=True):
@@ -70,10 +68,3 @@ def bootstrap(values: np.ndarray) -> np.ndarray:
 def _as_text(value: float) -> str:
     """As the reference writes a score: 0 and 1 where nothing or everything is right, else all digits."""
     return str(int(value)) if value in (0, 1) else str(value)
-
-
-def _read(path: str) -> Any:
-    try:
-        return json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise damaged(path, error) from None

@@ -2,12 +2,14 @@
 file appears before it is whole."""
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from .errors import LoraryError
+from .errors import LoraryError, damaged
 
 ABANDONED = 3600  # seconds after which what is half written belongs to nobody any more
 
@@ -60,6 +62,14 @@ def written_whole(path: str) -> Iterator[Path]:
         sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_json(path: str | Path) -> Any:
+    """Of a file that a job of ours wrote. Raises LoraryError where it cannot be read any more."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from None
 
 
 def sync(path: Path) -> None:

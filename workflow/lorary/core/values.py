@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Any
 
+Position = tuple[int, int]  # of a passage: did, pid
+
 # What may become a folder's name; config.schema.yaml says the same of names in the config.
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]{0,63}"
 

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core.errors import damaged
-
-Position = tuple[int, int]  # did, pid
+from ..core.values import Position
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from ..core.errors import LoraryError
+from ..core.values import Position
 from . import layout
 from .encode import Encoding, Type
 from .job import Job
-from .layout import Position, RunFolder
+from .layout import RunFolder
 from .methods import METHODS
 from .resources import Resources
 

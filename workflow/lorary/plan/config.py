@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import typing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,81 +16,9 @@ from ..core.errors import report
 from ..core.values import chat_date
 from . import layout
 from .methods import METHODS
+from .run import Run
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
-
-
-@dataclass(frozen=True)
-class Model:
-    model_name: str
-    model_path: str
-    model_revision: str | None
-    trust_remote_code: bool
-
-
-@dataclass(frozen=True)
-class Data:
-    data_dir: str
-    dataset: str
-    data_type: str | None
-    augment_model: str
-    projector: bool
-    projector_data_dir: str
-    sample: int
-
-
-@dataclass(frozen=True)
-class Prompts:
-    with_cot: bool
-    prompt_templates: str
-    fewshot: str | None
-    max_length: int
-    chat_date: str
-
-
-@dataclass(frozen=True)
-class Training:
-    per_device_train_batch_size: int
-    num_train_epochs: int
-    learning_rate: float
-    lora_rank: int
-    lora_alpha: int
-    lora_target_modules: list[str]
-    base_weight: str | None
-    seed: int
-    precision: str
-
-
-@dataclass(frozen=True)
-class Jobs:
-    passages_per_job: int | str
-    adapters_per_step: int | str
-    adapter_dir: str
-    store_dir: str
-
-
-@dataclass(frozen=True)
-class Answers:
-    inference_methods: list[str]
-    max_new_tokens: int
-    export: str | list[str] | None
-
-
-@dataclass(frozen=True)
-class Run:
-    """One complete setting, in groups; each field has the name of its key in the config."""
-
-    model: Model
-    data: Data
-    prompts: Prompts
-    training: Training
-    jobs: Jobs
-    answers: Answers
-
-    def flat(self, *but: str) -> dict[str, Any]:
-        """Every key with its value, without those of some groups."""
-        groups = [field.name for field in dataclasses.fields(self) if field.name not in but]
-        return {key: value for group in groups for key, value in vars(getattr(self, group)).items()}
 
 
 def resolve(config: dict[str, Any]) -> list[Run]:

@@ -9,14 +9,11 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.files import refuse_detours
-
-if TYPE_CHECKING:
-    from .config import Run
-
-Position = tuple[int, int]  # did, pid
+from ..core.values import Position
+from .run import Run
 
 # The project's own files, wherever it is called from.
 ROOT = Path(__file__).parents[3]
@@ -103,7 +100,7 @@ class RunFolder:
         return title + ("" if augment == self.model else f", {augment}")
 
 
-def run_folder(run: "Run") -> RunFolder:
+def run_folder(run: Run) -> RunFolder:
     training = run.training
     return RunFolder(
         adapter_dir=run.jobs.adapter_dir,
@@ -175,19 +172,19 @@ def finished_runs(adapter_dir: str) -> list[Path]:
     return [path.parent for path in sorted(Path(adapter_dir).glob(f"*/*/*/*/*/{ABOUT}"))]
 
 
-def table_name(run: "Run", kind: str, settings: dict[str, Any]) -> str:
+def table_name(run: Run, kind: str, settings: dict[str, Any]) -> str:
     return f"{run.data.dataset}_{kind}_{digest(settings)}"
 
 
-def prompts_name(run: "Run", kind: str, settings: dict[str, Any]) -> str:
+def prompts_name(run: Run, kind: str, settings: dict[str, Any]) -> str:
     return f"{type_name(run, kind)}_{digest(settings)}"
 
 
-def type_name(run: "Run", kind: str) -> str:
+def type_name(run: Run, kind: str) -> str:
     return f"{run.model.model_name}_{run.data.dataset}_{kind}_{style(run)}"
 
 
-def batches_name(run: "Run", folder: TypeFolder) -> str:
+def batches_name(run: Run, folder: TypeFolder) -> str:
     """Of the files that the jobs of one type leave beside the adapters."""
     return f"{type_name(run, folder.kind)}_{digest(folder.path)}"
 
@@ -224,7 +221,7 @@ def numbered(rule: str, i: int) -> str:
     return f"{rule}_{i}" if i else rule
 
 
-def style(run: "Run") -> str:
+def style(run: Run) -> str:
     return "cot" if run.prompts.with_cot else "direct"
 
 

@@ -1,7 +1,6 @@
 """The summary page, results/report.html: one file that any browser shows, without a network."""
 
 import base64
-import json
 import logging
 import math
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pandas as pd
 from ..answer import knowledge
 from ..answer.score import score
 from ..core.errors import damaged
-from ..core.files import written_whole
+from ..core.files import read_json, written_whole
 from ..plan import layout
 from ..plan.methods import METHODS
 from ..train.records import read_record
@@ -91,7 +90,7 @@ def build(runs: list[ShownRun], failed: str | None = None) -> None:
 def _describe(run: ShownRun) -> dict[str, Any]:
     about: dict[str, Any] = {"label": run.title, "folder": run.folder, "config": [], "versions": {}, "git": None}
     if Path(run.about).is_file():
-        found = _read_json(run.about)
+        found = read_json(run.about)
         about |= {"config": found["config"], "versions": found["versions"], "git": found["git"]}
     return about
 
@@ -130,7 +129,7 @@ def _examples(run: ShownRun) -> list[dict[str, Any]]:
     by_type: dict[str, dict[str, list[dict]]] = {}
     for prediction in run.predictions:
         if Path(prediction["file"]).is_file():
-            by_type.setdefault(prediction["type"], {})[prediction["method"]] = _read_json(prediction["file"])
+            by_type.setdefault(prediction["type"], {})[prediction["method"]] = read_json(prediction["file"])
     examples = []
     for methods in by_type.values():
         for rows in zip(*methods.values(), strict=False):  # one may be of a call before, with fewer questions
@@ -162,13 +161,6 @@ def _labels(table: pd.DataFrame) -> list[str]:
 def _read_table(path: str) -> pd.DataFrame:
     try:
         return pd.read_csv(path, sep="\t", keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise damaged(path, error) from None
-
-
-def _read_json(path: str) -> Any:
-    try:
-        return json.loads(Path(path).read_bytes())
     except (OSError, ValueError) as error:
         raise damaged(path, error) from None
 

@@ -14,8 +14,9 @@ from ..core.device import limited_memory, take_device
 from ..core.errors import LoraryError, damaged, report
 from ..core.private import fast_bfloat16
 from ..core.store import Store, digest
+from ..core.values import Position
 from ..core.work import Done, Fault, Item, Work, finish
-from ..data.sequences import Passage, Position, read_passages
+from ..data.sequences import Passage, read_passages
 from ..plan import layout
 from .records import write_record
 

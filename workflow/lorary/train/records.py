@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import LoraryError, damaged
 from ..core.files import written_whole
 from ..core.store import CONFIG, TENSORS, Store
-from ..data.sequences import Position
+from ..core.values import Position
 
 if TYPE_CHECKING:
     import pandas as pd
