@@ -13,7 +13,7 @@ if not (LIBRARY / "lorary").is_dir():
     )
 sys.path.insert(0, str(LIBRARY))
 
-from lorary.core import device, stop
+from lorary.core import device, lock, stop
 from lorary.core.errors import LoraryError, explain
 from lorary.plan import layout, whole
 from lorary.plan.encode import model_files
@@ -24,8 +24,8 @@ STARTED = time.time()
 stop.lead_jobs()
 
 try:
-    if workflow.is_main_process and stop.remove_stale_lock(".snakemake"):
-        print("The last call here was killed: its lock is removed, and this call goes on from there.", file=sys.stderr)
+    if workflow.is_main_process and (told := lock.take_over(".snakemake")):
+        print(told, file=sys.stderr)
     PLAN = whole.make(config)
 except LoraryError as error:
     raise WorkflowError(str(error)) from None

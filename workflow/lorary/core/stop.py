@@ -1,21 +1,15 @@
-"""How a run ends before its end: Ctrl-C, SIGTERM, and a Snakemake that was killed.
+"""How a run ends before its end: Ctrl-C, SIGTERM, and a Snakemake that was killed (whose lock is `lock`'s).
 
 A job ends at once where nothing is in hand, and after the passages in hand where it trains. `job` and `train` use the
 first half, the Snakefile the second.
 """
 
 import contextlib
-import fcntl
 import os
 import select
-import shutil
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
-
-from .errors import LoraryError, explain
 
 PATIENCE = 20  # seconds for what is in hand: Slurm kills 30 after its SIGTERM
 SIGNALS = signal.SIGINT, signal.SIGTERM
@@ -100,32 +94,3 @@ def pass_sigterm_on() -> None:
                 child.terminate()
 
     signal.signal(signal.SIGTERM, terminate)
-
-
-def remove_stale_lock(folder: str) -> bool:
-    """Whether Snakemake's lock of a call that was killed lay in `folder` (.snakemake), and is removed.
-
-    Snakemake's own lock does not say who holds it. So each call holds a shared lock of ours while it lives, which the
-    system drops with it: whoever gets that one exclusively is alone, on its host at least, since not every network file
-    system knows of the locks of others; so the file says which host it was. Raises LoraryError.
-    """
-    locks = Path(folder) / "locks"
-    try:
-        Path(folder).mkdir(exist_ok=True)
-        held = os.open(Path(folder) / "lorary.lock", os.O_RDWR | os.O_CREAT)  # until this process ends, however it does
-        host = socket.gethostname().encode()
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stale = any(locks.glob("*.lock")) and os.pread(held, 1000, 0) in (host, b"")
-            if stale:
-                shutil.rmtree(locks)
-        except BlockingIOError:
-            stale = False
-        fcntl.flock(held, fcntl.LOCK_SH)
-        os.ftruncate(held, 0)
-        os.pwrite(held, host, 0)
-        return stale
-    except OSError as error:
-        if refused := explain(error):
-            raise LoraryError(f"Snakemake keeps its records in this folder. {refused}") from None
-        return False  # a file system without such locks: Snakemake will have its say

@@ -1,0 +1,156 @@
+"""Snakemake's lock of a working directory, after a call that was killed.
+
+That lock does not say who holds it. So each call of ours leaves a note of itself beside it, for as long as it lives:
+its host, its process, and which files of the lock are its own. A lock is removed only when such a note says whose it
+is, and that was a process of this host that is dead. What another host holds, or nobody known, is left to Snakemake.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import LoraryError, explain
+from .files import sync
+
+NOTES = "lorary"  # the folder of notes, beside Snakemake's `locks`
+POLL = 0.5  # seconds between two looks at whether this call has got its lock
+
+Lock = tuple[str, int]  # a file of a lock: its name, and when it was written (ns)
+
+
+def take_over(folder: str) -> str:
+    """Called when a call begins, while it reads the Snakefile: remove what a dead call of this host has left of
+    Snakemake's lock in `folder` (.snakemake), and leave a note of this call.
+
+    Returns what to tell the user, mostly nothing. Raises LoraryError where that folder cannot be written.
+    """
+    notes, locks = Path(folder) / NOTES, Path(folder) / "locks"
+    try:
+        Path(folder).mkdir(exist_ok=True)
+        notes.mkdir(exist_ok=True)
+        there = _files(locks)
+        removed, elsewhere = False, ""
+        for path in sorted(notes.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # just gone, or just being written
+                note = json.loads(path.read_bytes())
+                held = _held(note, path, there)
+                if note["host"] != _host():
+                    if held:
+                        elsewhere = (
+                            f"A call on {note['host'][0]} (process {note['process']}) holds the lock here, and this"
+                            " host cannot see whether it lives. If it has ended, remove its lock: snakemake --unlock"
+                        )
+                elif _is_dead(path, note):
+                    for lock in held:
+                        removed |= _remove(locks, lock)
+                    path.unlink()
+        _leave_note(notes, locks)
+    except OSError as error:
+        if refused := explain(error):
+            raise LoraryError(f"Snakemake keeps its records in this folder. {refused}") from None
+        return ""  # a file system that cannot do this: Snakemake will have its say
+    if removed:
+        return "The last call here was killed: its lock is removed, and this call goes on from there."
+    return elsewhere
+
+
+def _leave_note(notes: Path, locks: Path) -> None:
+    """A note of this call, which goes when it ends. Until the call has its lock, the note is written again and again:
+    a lock that is made meanwhile is this call's."""
+    import psutil
+
+    path = notes / f"{socket.gethostname()}-{os.getpid()}.json"
+    about = {
+        "host": _host(),
+        "process": os.getpid(),
+        "began": psutil.Process().create_time(),
+        "before": _files(locks),
+        "locks": None,
+    }
+    path.write_text(json.dumps(about), encoding="utf-8")
+    sync(path)
+    with contextlib.suppress(OSError):  # a file system without such locks: the process's number has to do
+        fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, however
+    ended = threading.Event()
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while not ended.wait(POLL):
+                os.utime(path)
+                if own := [lock for lock in _files(locks) if lock not in about["before"]]:
+                    ended.wait(POLL)  # it is two files
+                    about["locks"] = [lock for lock in _files(locks) if lock not in about["before"]] or own
+                    with path.open("r+", encoding="utf-8") as file:  # the same file, which is locked; it gets longer
+                        file.write(json.dumps(about))
+                    sync(path)
+                    return
+
+    @atexit.register
+    def end() -> None:
+        ended.set()
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _held(note: dict[str, Any], path: Path, there: list[Lock]) -> set[Lock]:
+    """The files of Snakemake's lock, of those that are there, that the call of this note had made."""
+    if note["locks"] is not None:
+        return {lock for lock in there if list(lock) in note["locks"]}
+    alive = path.stat().st_mtime_ns + int(2 * POLL * 1e9)  # when it was seen last
+    return {lock for lock in there if list(lock) not in note["before"] and lock[1] <= alive}
+
+
+def _is_dead(path: Path, note: dict[str, Any]) -> bool:
+    """Whether the process of a note of this host is gone: by its number, and by its lock on the note, which tells of
+    processes in a container too."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if abs(psutil.Process(note["process"]).create_time() - note["began"]) < 1:
+            return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without such locks
+        pass
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _host() -> list[str]:
+    """This host's name, and the number that its system was given: two may have one name."""
+    machine = ""
+    with contextlib.suppress(OSError):
+        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    return [socket.gethostname(), machine]
+
+
+def _files(locks: Path) -> list[Lock]:
+    return sorted(_stated(locks))
+
+
+def _stated(locks: Path) -> Iterator[Lock]:
+    for path in locks.glob("*.lock"):
+        with contextlib.suppress(FileNotFoundError):
+            yield path.name, path.stat().st_mtime_ns
+
+
+def _remove(locks: Path, lock: Lock) -> bool:
+    path = locks / lock[0]
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_mtime_ns == lock[1]:
+            path.unlink()
+            return True
+    return False
