@@ -81,7 +81,7 @@ def test_same_bytes_from_a_seed_in_any_process(model, make, tmp_path):
     for name in (CONFIG, TENSORS):
         contents = {(folder / name).read_bytes() for folder in (here, tmp_path / "1" / "out", tmp_path / "2" / "out")}
         assert len(contents) == 1
-    assert sorted(path.name for path in here.iterdir()) == [CONFIG, TENSORS]
+    assert sorted(path.name for path in here.iterdir()) == [CONFIG, TENSORS, "made_of.json"]
 
 
 def test_it_is_what_peft_makes_of_that_seed_on_the_whole_model(model, make):
@@ -115,7 +115,7 @@ def test_given_adapter_becomes_the_base_weight(given, make):
     made = make(given)
     config, tensors = read_adapter(made)
     _, theirs = read_adapter(given)
-    assert sorted(path.name for path in made.iterdir()) == [CONFIG, TENSORS]
+    assert sorted(path.name for path in made.iterdir()) == [CONFIG, TENSORS, "made_of.json"]
     assert tensors.keys() == theirs.keys()
     assert all(torch.equal(tensors[name], theirs[name]) for name in tensors)
     assert (config["base_model_name_or_path"], config["target_modules"]) == ("tiny-label", MLP)

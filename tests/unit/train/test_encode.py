@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -14,8 +15,10 @@ import time
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import tiny
+from lorary.adapters.digest import digest_base_weight
 from lorary.core import stop
 from lorary.core.device import limited_memory
 from lorary.core.errors import LoraryError
@@ -51,19 +54,60 @@ def test_where_no_passage_can_be_trained_each_is_named(made, tmp_path):
         run_job(made, tmp_path, tmp_path / "prompts.parquet", adapters_per_step="auto")
 
 
-def test_the_digest_is_that_of_every_store(made):
-    """Another one would train everything anew: settings as JSON, then length and ids of each sequence."""
-    digests, _ = train.passage_digests(
-        str(made / "llama"), str(made / "llama-base"), str(made / "llama.parquet"), tiny.TRAINING, {(1, 0)}
-    )
+def digests_of_one(made, base_weight=None):
+    """Of the passage (1, 0): its digest, and those that earlier releases gave it."""
+    arguments = str(made / "llama"), str(base_weight or made / "llama-base"), str(made / "llama.parquet"), tiny.TRAINING
+    digests, _ = train.passage_digests(*arguments, {(1, 0)})
+    return digests[1, 0]
+
+
+def digest_over(made, base_weight):
+    """Settings as JSON, then length and ids of each sequence."""
     weights = json.loads((made / "llama/fingerprint.json").read_text())["weights"]
-    base = hashlib.sha256(b"".join((made / "llama-base" / name).read_bytes() for name in (CONFIG, TENSORS))).hexdigest()
-    decides = {"model": weights, "base_weight": base, **tiny.TRAINING}
+    decides = {"model": weights, "base_weight": base_weight, **tiny.TRAINING}
     content = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
     for row in pq.read_table(made / "llama.parquet").to_pylist():
         if row["did"] == 1:
             content.update(struct.pack(f"<q{row['length']}i", row["length"], *row["input_ids"]))
-    assert digests == {(1, 0): content.hexdigest()}
+    return content.hexdigest()
+
+
+def test_the_digest_is_that_of_every_store(made):
+    """Another one would train everything anew."""
+    assert digests_of_one(made)[0] == digest_over(made, digest_base_weight(str(made / "llama-base")))
+
+
+def test_another_peft_or_label_leaves_the_digest(made, tmp_path):
+    shutil.copytree(made / "llama-base", tmp_path / "base")
+    config = json.loads((tmp_path / "base" / CONFIG).read_text())
+    config |= {"peft_version": "1.0.0", "of_a_newer_peft": 16, "base_model_name_or_path": "another label"}
+    (tmp_path / "base" / CONFIG).write_text(json.dumps(config))
+    latest = digests_of_one(made)[0]
+    assert digests_of_one(made, tmp_path / "base")[0] == latest
+    for other in ({"r": 4}, {"lora_alpha": 16}, {"target_modules": ["up_proj"]}):
+        (tmp_path / "base" / CONFIG).write_text(json.dumps(config | other))
+        assert digests_of_one(made, tmp_path / "base")[0] != latest
+    tensors = load_file(made / "llama-base" / TENSORS)
+    name = next(iter(tensors))
+    save_file({**tensors, name: tensors[name] + 1}, tmp_path / "base" / TENSORS)
+    (tmp_path / "base" / CONFIG).write_text(json.dumps(config))
+    assert digests_of_one(made, tmp_path / "base")[0] != latest
+
+
+def test_what_the_first_release_trained_is_linked(made, tmp_path):
+    """Its digest covered the files of the base weight, with PEFT's version and the model's name."""
+    base = hashlib.sha256((made / "llama-base" / CONFIG).read_bytes() + (made / "llama-base" / TENSORS).read_bytes())
+    latest, former = digests_of_one(made)
+    assert former == digest_over(made, base.hexdigest())
+    run_job(made, tmp_path, made / "llama.parquet")
+    store = train.Store(str(tmp_path / "store"))
+    trained = (store.entry(latest) / TENSORS).stat()
+    store.entry(former).parent.mkdir(exist_ok=True)
+    store.entry(latest).rename(store.entry(former))
+    run_job(made, tmp_path, made / "llama.parquet")
+    assert json.loads((tmp_path / "outcome.json").read_text()) == {"trained": 0, "failed": []}
+    assert (store.entry(latest) / TENSORS).stat().st_ino == trained.st_ino
+    assert store.get(former) is None
 
 
 def test_what_has_failed_before_a_stop_is_told(made, tmp_path, monkeypatch):

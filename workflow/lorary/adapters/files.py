@@ -1,6 +1,5 @@
 """The base weight: the one initial adapter that every training starts from; and adapters as files, in PEFT's format."""
 
-import hashlib
 import json
 import logging
 import tempfile
@@ -9,8 +8,9 @@ from typing import Any
 
 from ..base.fetch import fingerprint, trusts_code
 from ..core.errors import LoraryError, report
-from ..core.files import sync
+from ..core.files import written_whole
 from ..core.store import CONFIG, TENSORS
+from .digest import MARK, config_bytes, withdraw_marks, write_mark
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +18,17 @@ PREFIX = "base_model.model."  # of every tensor's name in PEFT's format
 
 
 def init_base_weight(
-    model: str, rank: int, alpha: int, target_modules: list[str], seed: int, given: str | None, destination: str
+    model: str,
+    rank: int,
+    alpha: int,
+    target_modules: list[str],
+    seed: int,
+    given: str | None,
+    destination: str,
+    mark: str = f"{MARK}.json",
 ) -> None:
-    """Write the base weight: PEFT's own initialisation from a seed, or the adapter that the user gives, checked.
+    """Write the base weight: PEFT's own initialisation from a seed, or the adapter that the user gives, checked; and
+    beside it (`mark`, a file's name) what it was made of.
 
     Only the model's shapes are needed, not its weights. Raises LoraryError.
     """
@@ -67,7 +75,12 @@ def init_base_weight(
             get_peft_model(skeleton, lora).save_pretrained(temporary, save_embedding_layers=False)
             config, tensors = read_adapter(temporary)
     config["base_model_name_or_path"] = fingerprint(model)["name"]
-    write_adapter(Path(destination), config_bytes(config), tensors_bytes(tensors))
+    folder, content = Path(destination), tensors_bytes(tensors)
+    withdraw_marks(folder, but=mark)
+    write_adapter(folder, config_bytes(config), content)
+    settings = {"lora_rank": rank, "lora_alpha": alpha, "lora_target_modules": target_modules}
+    settings |= {"seed": seed} if given is None else {"base_weight": given}
+    write_mark(folder / mark, settings, config, content, given is not None)
     log.info("%s: %d layers, %d parameters", destination, len(targets), sum(t.numel() for t in tensors.values()))
 
 
@@ -86,12 +99,6 @@ def read_adapter(directory: str) -> tuple[dict[str, Any], dict]:
     return config, {name: tensor.float() for name, tensor in tensors.items()}
 
 
-def config_bytes(config: dict[str, Any]) -> bytes:
-    """The same bytes whenever PEFT says the same: it keeps target_modules as a set, in any order."""
-    config = {key: sorted(value) if key == "target_modules" else value for key, value in config.items()}
-    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
-
-
 def tensors_bytes(tensors: dict) -> bytes:
     from safetensors.torch import save
 
@@ -99,16 +106,13 @@ def tensors_bytes(tensors: dict) -> bytes:
 
 
 def write_adapter(directory: Path, config: bytes, tensors: bytes) -> None:
+    """Each file whole, and untouched where it is the same already: others may be reading it."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in ((CONFIG, config), (TENSORS, tensors)):
-        (directory / name).write_bytes(content)
-        sync(directory / name)
-    sync(directory)
-
-
-def digest(directory: str) -> str:
-    """sha256 of a base weight, config and tensors."""
-    return hashlib.sha256(b"".join((Path(directory) / name).read_bytes() for name in (CONFIG, TENSORS))).hexdigest()
+        path = directory / name
+        if not path.is_file() or path.read_bytes() != content:
+            with written_whole(str(path)) as temporary:
+                temporary.write_bytes(content)
 
 
 def _check_given(

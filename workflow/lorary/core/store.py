@@ -99,6 +99,13 @@ class Store:
                         damaged.rename(entry)
             shutil.rmtree(damaged, ignore_errors=True)
 
+    def rename(self, former: str, digest: str) -> None:
+        """Let an entry have another digest, if it is there and none has that: the same adapter, by a later release."""
+        if self.get(digest) is None and self.get(former) is not None:
+            self.entry(digest).parent.mkdir(exist_ok=True)
+            with contextlib.suppress(OSError):  # another job just did so; or it is another user's
+                self.entry(former).rename(self.entry(digest))
+
     def link(self, digest: str, output: str) -> None:
         """Make the adapter directory `output` from an entry: hard links, or copies where there can be none.
 

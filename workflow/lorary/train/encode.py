@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..adapters import files
+from ..adapters.digest import config_bytes, digest_base_weight, former_digests
 from ..base.fetch import fingerprint
 from ..core.device import limited_memory, take_device
 from ..core.errors import LoraryError, damaged, report
@@ -43,10 +44,11 @@ def train_adapters(
     """
     began = time.monotonic()
     paths = {layout.position_of(path): path for path in outputs}
-    digests, failures = passage_digests(model, base_weight, prompts, settings, set(paths))
+    found, failures = passage_digests(model, base_weight, prompts, settings, set(paths))
+    digests = {position: latest for position, (latest, *_) in found.items()}
     if not paths.keys() <= digests.keys() | failures.keys():
         raise LoraryError(f"{prompts} lacks passages that were to be trained: the data changed meanwhile; run again.")
-    kept = InStore(Store(store))
+    kept = InStore(Store(store), {latest: former for latest, *former in found.values()})
     failed: dict[str, str] = {}
 
     @contextlib.contextmanager
@@ -83,15 +85,21 @@ def train_adapters(
 
 def passage_digests(
     model: str, base_weight: str, prompts: str, settings: dict[str, Any], positions: set[Position]
-) -> tuple[dict[Position, str], dict[Position, str]]:
-    """The digests of the adapters at these positions (did, pid); and of those that have no prompt ids, why not."""
-    decides = {"model": fingerprint(model)["weights"], "base_weight": files.digest(base_weight), **settings}
+) -> tuple[dict[Position, list[str]], dict[Position, str]]:
+    """The digest of the adapter at each of these positions (did, pid), followed by those that earlier releases gave it;
+    and of those that have no prompt ids, why not."""
+    model_weights = fingerprint(model)["weights"]
+    decides = [
+        {"model": model_weights, "base_weight": base, **settings}
+        for base in [digest_base_weight(base_weight), *former_digests(base_weight)]
+    ]
     digests, failures = {}, {}
     for passage in read_passages(prompts, positions):
         if passage.error:
             failures[passage.position] = f"its prompt ids could not be made: {passage.error}"
         else:
-            digests[passage.position] = digest(decides, ((example.ids, example.span) for example in passage.examples))
+            sequences = [(example.ids, example.span) for example in passage.examples]
+            digests[passage.position] = [digest(settings, sequences) for settings in decides]
     return digests, failures
 
 
@@ -100,12 +108,15 @@ class InStore:
 
     where = "in the store"
 
-    def __init__(self, store: Store):
-        self.store = store
+    def __init__(self, store: Store, former: dict[str, list[str]]):
+        """`former`: of each key, the digests that earlier releases gave the same adapter."""
+        self.store, self.former = store, former
         self.missing: set[str] = set()
         self.trained: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
+        for former in self.former[key]:
+            self.store.rename(former, key)
         if self.store.get(key) is not None:
             damage = self.store.damage(key)
             if damage is None:
@@ -142,7 +153,7 @@ class Encoder:
         if settings["precision"] == "bfloat16" and device.type == "cpu" and not fast_bfloat16():
             log.warning("this processor has no bfloat16 units: precision float32 will be very much faster")
         self.device_name = device_name
-        self.config = files.config_bytes(config)
+        self.config = config_bytes(config)
         self.model = decoder.load(model, settings["precision"], device)
         scale = config["lora_alpha"] / config["r"]
         self.trainer = trainer.Trainer(self.model, tensors, scale, settings, adapters_per_step)

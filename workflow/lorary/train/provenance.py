@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..adapters import files as adapters
+from ..adapters.digest import digest_base_weight
 from ..base.fetch import fingerprint
 from ..plan.encode import NUMERICS
 
@@ -31,7 +31,7 @@ def describe_run(
     about = {
         "config": runs,
         "model": fingerprint(model),
-        "base_weight": {"path": base_weight, "sha256": adapters.digest(base_weight)},
+        "base_weight": {"path": base_weight, "sha256": digest_base_weight(base_weight)},
         "files": {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in sorted({*data, *files})},
         "tables": tables,
         "numerics": NUMERICS,

@@ -39,7 +39,7 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     for batch in wanted:
         positions = set(map(position_of, batch.adapters))
         digests, _ = passage_digests(batch.model, batch.base_weight, batch.prompts, batch.settings, positions)
-        stores.setdefault(batch.store, set()).update(digests.values())
+        stores.setdefault(batch.store, set()).update(key for keys in digests.values() for key in keys)
     doomed: list[Path] = []
     for name, referred in stores.items():
         store = Store(name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..adapters import files as adapters
+from ..adapters.digest import digest_base_weight, former_digests
 from ..adapters.files import CONFIG, TENSORS
 from ..base import fetch as models_
 from ..core.errors import LoraryError, report
@@ -138,12 +138,14 @@ def _verify_adapters(record: str, found: Found) -> None:
 
 def _verify_base_weight(base_weight: Path, run: Path, found: Found) -> None:
     try:
-        if (base_weight / TIMESTAMP).stat().st_mtime > run.stat().st_mtime:
+        if (base_weight / TENSORS).stat().st_mtime > run.stat().st_mtime:
             return  # made anew since, by a run that has not ended yet
         expected = json.loads(run.read_bytes())["base_weight"]["sha256"]
-        whole = adapters.digest(str(base_weight)) == expected
+        whole = expected in (digest_base_weight(str(base_weight)), *former_digests(str(base_weight)))
     except FileNotFoundError:
         return
+    except LoraryError:
+        whole = False
     except (ValueError, LookupError, TypeError):
         found.discard(run, "cannot be read")
         return
