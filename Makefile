@@ -63,5 +63,5 @@ format: env
 	$(BIN)/snakefmt Snakefile workflow
 
 clean:
-	rm -rf results/adapters results/data results/prompts results/train results/predict results/predictions results/export \
+	rm -rf results/adapters results/data results/prompts results/predict results/predictions results/export \
 		results/report results/report.html results/scores.tsv results/failed.tsv logs benchmarks .snakemake

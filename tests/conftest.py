@@ -124,7 +124,7 @@ def finished(copy_of, tiny_llama):
 @pytest.fixture
 def ready(finished):
     """The same before the first training: base model, base weight, data and prompt ids are there."""
-    for path in ("results/store", "results/train", f"results/adapters/{finished.BASE}/toy", "logs"):
+    for path in ("results/store", f"results/adapters/{finished.BASE}/toy", "logs"):
         shutil.rmtree(finished.folder / path)
     return finished
 

@@ -59,8 +59,7 @@ for gathered in PLAN.answering.predictions:
 
 rule scores:
     input:
-        predictions=PLAN.predictions,
-        config=[gathered.result.outputs["config"] for gathered in PLAN.answering.predictions],
+        PLAN.predictions,
     output:
         report(
             layout.SCORES,
@@ -74,6 +73,8 @@ rule scores:
     localrule: True
     conda:
         "../../envs/lorary.yaml"
+    params:
+        folders=[run.beside("predictions") for run in PLAN.encoding.indexes],
     script:
         "../scripts/scores.py"
 
@@ -119,7 +120,7 @@ for gathered in PLAN.answering.knowledge:
             job.inputs["parts"],
         output:
             report(
-                job.outputs["table"],
+                update(job.outputs["table"]),
                 caption="../report/knowledge_table.rst",
                 category="Knowledge",
                 labels={"what": f"table, {job.label}"},
@@ -130,6 +131,8 @@ for gathered in PLAN.answering.knowledge:
         localrule: True
         conda:
             "../../envs/lorary.yaml"
+        params:
+            setting=job.params,
         message:
             f"Gathering {job.outputs['table']}"
         script:

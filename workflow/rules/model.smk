@@ -32,7 +32,10 @@ for job in PLAN.encoding.base_weights:
             model=job.inputs["model"],
             given=job.inputs["given"],
         output:
-            directory(job.outputs["base_weight"]),
+            # Not removed before it is made anew: a call for other types may be reading it.
+            config=update(job.outputs["config"]),
+            tensors=update(job.outputs["tensors"]),
+            mark=update(job.outputs["mark"]),
         log:
             job.log,
         retries: 0

@@ -45,9 +45,10 @@ for job in PLAN.encoding.indexes.values():
             model=job.inputs["model"],
             base_weight=job.inputs["base_weight"],
         output:
-            table=job.outputs["table"],
+            # Put together from what this call and those for other types say.
+            table=update(job.outputs["table"]),
             run=report(
-                job.outputs["run"],
+                update(job.outputs["run"]),
                 caption="../report/settings.rst",
                 category="Settings",
                 labels={"what": job.label},

@@ -6,17 +6,24 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lorary.core.job import job
+from lorary.plan import layout
 from lorary.train.index import index_adapters
 from lorary.train.provenance import describe_run
 
 with job(snakemake.log[0], snakemake.rule):
     setting = snakemake.params.setting
-    index_adapters(setting["types"], snakemake.output.table)
-    describe_run(
+    about = describe_run(
         runs=setting["runs"],
         model=snakemake.input.model,
-        base_weight=snakemake.input.base_weight,
+        base_weight=layout.folder_of(snakemake.input.base_weight[0]),
         data=setting["data"],
         tables={kind["type"]: kind["table"] for kind in setting["types"]},
-        output=snakemake.output.run,
+    )
+    index_adapters(
+        types=setting["types"],
+        parts=setting["parts"],
+        about=about,
+        folder=setting["folder"],
+        table=snakemake.output.table,
+        run=snakemake.output.run,
     )

@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from lorary.adapters.files import init_base_weight
 from lorary.base.fetch import check_source
 from lorary.core.job import job
+from lorary.plan import layout
 
 with job(snakemake.log[0], snakemake.rule):
     setting = snakemake.params.setting
@@ -19,5 +20,6 @@ with job(snakemake.log[0], snakemake.rule):
         target_modules=setting["lora_target_modules"],
         seed=setting["seed"],
         given=setting["base_weight"],
-        destination=snakemake.output[0],
+        destination=layout.folder_of(snakemake.output.mark),
+        mark=Path(snakemake.output.mark).name,
     )

@@ -9,4 +9,4 @@ from lorary.answer.knowledge import gather
 from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule):
-    gather(list(snakemake.input), snakemake.output[0])
+    gather(**snakemake.params.setting, output=snakemake.output[0])

@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lorary.base.fetch import check_source
 from lorary.core.job import job
+from lorary.plan import layout
 from lorary.train.encode import train_adapters
 
 setting = snakemake.params.setting
@@ -18,7 +19,7 @@ with job(snakemake.log.text, setting["label"]):
         record=snakemake.output.record,
         outcome=snakemake.log.outcome,
         model=snakemake.input.model,
-        base_weight=snakemake.input.base_weight,
+        base_weight=layout.folder_of(snakemake.input.base_weight[0]),
         prompts=snakemake.input.prompts,
         settings=setting["settings"],
         adapters_per_step=setting["adapters_per_step"],

@@ -52,7 +52,8 @@ def test_the_adapter_tree_is_that_of_prag_to_the_letter():
     made = make(model_name="m", num_train_epochs=1, learning_rate=3e-4, adapter_dir="out/")
     folder = "out/m/rank=2_alpha=32/toy/lr=0.0003_epoch=1_direct/aug_model=aug/b"
     assert adapters(made) == [f"{folder}/data_{did}/passage_{pid}" for did in (0, 1) for pid in (0, 1)]
-    assert [job.outputs["base_weight"] for job in made.base_weights] == ["out/m/rank=2_alpha=32/base_weight"]
+    (base_weight,) = made.base_weights
+    assert {layout.folder_of(file) for file in base_weight.outputs.values()} == {"out/m/rank=2_alpha=32/base_weight"}
 
 
 @pytest.mark.parametrize(
@@ -262,3 +263,30 @@ def test_a_fault_of_the_data_is_told_at_once():
     tiny.write_rows(Path("data/toy/aug/b.json"), [{"question": "q"}])
     with pytest.raises(LoraryError, match=r"b\.json, question 0, augment: missing"):
         make()
+
+
+def test_a_setting_that_decides_adapters_is_in_the_name_of_their_record(tmp_path):
+    """So that another one is noticed without Snakemake's records of what it has made."""
+    records = {make().batches[0].outputs["record"]}
+    given = {"base_weight": str(tmp_path)}
+    others = [
+        {"seed": 43},
+        {"precision": "bfloat16"},
+        {"lora_target_modules": ["up_proj"]},
+        {"chat_date": "1 Jan 2025"},
+    ]
+    others += [{"per_device_train_batch_size": 2}, {"max_length": 20}, {"model_revision": "main"}, given]
+    for settings in others:
+        records.add(make(**settings).batches[0].outputs["record"])
+    assert len(records) == 1 + len(others)
+    free = {"adapters_per_step": 2, "store_dir": "elsewhere", "inference_methods": [], "max_new_tokens": 9}
+    assert make(**free).batches[0].outputs["record"] in records
+
+
+def test_what_jobs_of_other_settings_or_batches_have_said_is_found(tmp_path):
+    names = ["0-3.01234567.tsv", "4-7.01234567.tsv", "2-5.01234567.tsv", "4-7.89abcdef.tsv", "8-9.89abcdef.tsv"]
+    for name in [*names, "4-7.01234567.json", "4.jsonl", "notes.tsv"]:
+        (tmp_path / name).touch()
+    found = layout.superseded(str(tmp_path / "4-7.89abcdef.tsv"))
+    assert sorted(path.name for path in found) == ["2-5.01234567.tsv", "4-7.01234567.tsv"]
+    assert layout.superseded(str(tmp_path / "notes.tsv")) == []

@@ -62,6 +62,7 @@ def test_what_is_not_there_is_left_out(tmp_path, monkeypatch):
         records=["0.tsv", "1.tsv"],
         knowledge="knowledge.tsv",
         predictions=[{"file": "prag/total/predict.json", "type": "total", "method": "prag"}],
+        answers="answers",
     )
     page.build([run], "failed.tsv")
     text = Path(layout.REPORT).read_text()

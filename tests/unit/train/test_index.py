@@ -1,11 +1,15 @@
 """What a run leaves to be read: the table of its adapters."""
 
+import json
+
 import pandas as pd
 import pytest
 
 from lorary.core.errors import LoraryError
+from lorary.plan import layout
+from lorary.train import index as index_
 from lorary.train import records as records_
-from lorary.train.index import COLUMNS, index_adapters
+from lorary.train.index import COLUMNS, index_adapters, types_of
 
 
 def write_record(path, kind, positions):
@@ -42,17 +46,27 @@ def kind(name, table, *records):
     return {"type": name, "table": table, "records": list(records)}
 
 
+def index(folder, *types):
+    """Of a run in this folder, whose adapters are there."""
+    parts = {}
+    for each in types:
+        (folder / each["type"]).mkdir(exist_ok=True)
+        name = f"{folder}/{layout.PARTS}/{each['type']}"
+        parts[each["type"]] = {"table": f"{name}.tsv", "run": f"{name}.json"}
+    about = {"config": [{"seed": len(types)}], "tables": {each["type"]: each["table"] for each in types}}
+    index_adapters(list(types), parts, about, str(folder), str(folder / "index.tsv"), str(folder / "run.json"))
+
+
 def test_index_joins_types_and_questions_in_order(tmp_path):
     compare = write_table(tmp_path / "compare.parquet", ["Which is\tlonger?", 'The "oldest"?'], 2)
     bridge = write_table(tmp_path / "bridge.parquet", ["NA", "Who?", "Never trained?"], 1)
     a = write_record(tmp_path / "1.tsv", "compare", [(1, 0), (1, 1)])
     b = write_record(tmp_path / "2.tsv", "bridge", [(1, 0), (0, 0)])
     c = write_record(tmp_path / "3.tsv", "compare", [(0, 1), (0, 0)])
-    types = [kind("compare", compare, a, c), kind("bridge", bridge, b)]
-    index_adapters(types, str(tmp_path / "index.tsv"))
-    index = pd.read_csv(tmp_path / "index.tsv", sep="\t", keep_default_na=False)
-    assert list(index.columns) == COLUMNS
-    assert index[["type", "did", "pid", "question"]].to_numpy().tolist() == [
+    index(tmp_path, kind("compare", compare, a, c), kind("bridge", bridge, b))
+    found = pd.read_csv(tmp_path / "index.tsv", sep="\t", keep_default_na=False)
+    assert list(found.columns) == COLUMNS
+    assert found[["type", "did", "pid", "question"]].to_numpy().tolist() == [
         ["bridge", 0, 0, "NA"],
         ["bridge", 1, 0, "Who?"],
         ["compare", 0, 0, "Which is\tlonger?"],
@@ -60,9 +74,43 @@ def test_index_joins_types_and_questions_in_order(tmp_path):
         ["compare", 1, 0, 'The "oldest"?'],
         ["compare", 1, 1, 'The "oldest"?'],
     ]
-    first = index.iloc[0]
+    first = found.iloc[0]
     assert (first.path, first.digest) == ("adapters/bridge/data_0/passage_0", "bridge00")
     assert first[["sequences", "tokens", "first_loss", "last_loss", "seconds"]].tolist() == [5, 700, 4.1, 1.1, 2.5]
+
+
+def test_a_call_for_one_type_keeps_what_others_have_said(tmp_path):
+    """docs/cluster.md's way to scale: a call a type."""
+    for name in ("b", "a", "c"):
+        table = write_table(tmp_path / f"{name}.parquet", ["Who?"], 1)
+        index(tmp_path, kind(name, table, write_record(tmp_path / f"{name}.tsv", name, [(0, 0)])))
+    found = pd.read_csv(tmp_path / "index.tsv", sep="\t")
+    assert found["type"].tolist() == ["a", "b", "c"]
+    about = json.loads((tmp_path / "run.json").read_text())
+    assert list(about["tables"]) == ["c"]
+    others = {kind: other["tables"] for kind, other in about["other_types"].items()}
+    assert others == {"a": {"a": str(tmp_path / "a.parquet")}, "b": {"b": str(tmp_path / "b.parquet")}}
+    assert list(types_of(about)) == ["c", "a", "b"]
+
+    (tmp_path / "b").rmdir()  # its adapters are gone
+    index(tmp_path, kind("a", str(tmp_path / "a.parquet"), str(tmp_path / "a.tsv")))
+    assert pd.read_csv(tmp_path / "index.tsv", sep="\t")["type"].tolist() == ["a", "c"]
+
+
+def test_of_two_calls_at_once_the_last_one_has_seen_both(tmp_path, monkeypatch):
+    """Another call writes its part, and a table of its own, while this one is about to write its own table."""
+    first = write_table(tmp_path / "a.parquet", ["Who?"], 1), write_record(tmp_path / "a.tsv", "a", [(0, 0)])
+    second = write_table(tmp_path / "b.parquet", ["Who?"], 1), write_record(tmp_path / "b.tsv", "b", [(0, 0)])
+    join, others = index_.join, iter([lambda: index(tmp_path, kind("b", *second))])
+
+    def meanwhile(parts, output):
+        next(others, lambda: None)()
+        join(parts, output)
+
+    monkeypatch.setattr(index_, "join", meanwhile)
+    index(tmp_path, kind("a", *first))
+    assert pd.read_csv(tmp_path / "index.tsv", sep="\t")["type"].tolist() == ["a", "b"]
+    assert types_of(json.loads((tmp_path / "run.json").read_text())).keys() == {"a", "b"}
 
 
 def test_losses_keep_all_their_digits(tmp_path):
@@ -84,7 +132,7 @@ def test_losses_keep_all_their_digits(tmp_path):
         "4.064 1.138",
     ]
     pd.DataFrame([line], columns=records_.COLUMNS).to_csv(tmp_path / "1.tsv", sep="\t", index=False)
-    index_adapters([kind("total", table, str(tmp_path / "1.tsv"))], str(tmp_path / "index.tsv"))
+    index(tmp_path, kind("total", table, str(tmp_path / "1.tsv")))
     assert "\t4.064177989959717\t1.1381151676177979\t" in (tmp_path / "index.tsv").read_text()
 
 
@@ -92,7 +140,7 @@ def test_a_passage_with_two_records_is_a_bug_that_shows(tmp_path):
     table = write_table(tmp_path / "total.parquet", ["Who?"], 1)
     records = [write_record(tmp_path / f"{i}.tsv", "total", [(0, 0)]) for i in range(2)]
     with pytest.raises(pd.errors.MergeError):
-        index_adapters([kind("total", table, *records)], str(tmp_path / "index.tsv"))
+        index(tmp_path, kind("total", table, *records))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"did\tpid\n", b"\xff\xfe", b"a\tb\n1\t2\t3\n"])
@@ -101,4 +149,4 @@ def test_a_damaged_record_is_named(tmp_path, content):
     if content is not None:
         (tmp_path / "1.tsv").write_bytes(content)
     with pytest.raises(LoraryError, match=r"1\.tsv is damaged .* Delete it, and the next call makes it again"):
-        index_adapters([kind("total", table, str(tmp_path / "1.tsv"))], str(tmp_path / "index.tsv"))
+        index(tmp_path, kind("total", table, str(tmp_path / "1.tsv")))

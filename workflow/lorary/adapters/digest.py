@@ -7,9 +7,7 @@ from typing import Any
 
 from ..core.errors import damaged
 from ..core.files import written_whole
-from ..core.store import CONFIG, TENSORS
-
-MARK = "made_of"  # a file beside a base weight, whose name goes on with a digest of what it was made of
+from ..core.values import CONFIG, MARK, TENSORS
 
 # adapter_config.json as the first release had it of PEFT 0.21.2, with rank, alpha, targets and the model's name: all of
 # it was in the digest then.

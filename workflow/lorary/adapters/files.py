@@ -9,8 +9,8 @@ from typing import Any
 from ..base.fetch import fingerprint, trusts_code
 from ..core.errors import LoraryError, report
 from ..core.files import written_whole
-from ..core.store import CONFIG, TENSORS
-from .digest import MARK, config_bytes, withdraw_marks, write_mark
+from ..core.values import CONFIG, MARK, TENSORS
+from .digest import config_bytes, withdraw_marks, write_mark
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import csv
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -11,11 +12,12 @@ import pandas as pd
 from ..base.fetch import fingerprint
 from ..core import work
 from ..core.errors import damaged
-from ..core.files import written_whole
+from ..core.files import write_settled, written_whole
 from ..core.values import Position
 from ..core.work import Item, Work, in_batches, key
 from ..data.prompts import Prompter
 from ..plan import layout
+from ..train.index import join
 from .predict import answerer
 from .source import Source
 
@@ -78,6 +80,8 @@ def test_passages(
             )
 
     measured = work.results(finished, items, begin, ("passage", "passages"), failures)
+    for former in layout.superseded(output):
+        former.unlink(missing_ok=True)
     with written_whole(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n")
         writer.writeheader()
@@ -85,9 +89,17 @@ def test_passages(
             writer.writerow({**line, **figures})
 
 
-def gather(parts: list[str], output: str) -> None:
-    """One knowledge.tsv out of the tables of its jobs. Raises LoraryError."""
-    pd.concat(read(part) for part in parts)[COLUMNS].to_csv(output, sep="\t", index=False)
+def gather(types: dict[str, dict[str, Any]], folder: str, output: str) -> None:
+    """One knowledge.tsv out of the tables of the jobs of each type of this call (`jobs`, gathered in `part`), and of
+    what earlier calls have said of other types whose adapters are still there, in `folder`. Raises LoraryError."""
+    for kind in types.values():
+        with written_whole(kind["part"], new_folder=True) as temporary:
+            pd.concat(read(job) for job in kind["jobs"])[COLUMNS].to_csv(temporary, sep="\t", index=False)
+
+    def look() -> list[tuple[Path, int]]:
+        return [(path, path.stat().st_mtime_ns) for path in layout.types_there(output, ".tsv", folder).values()]
+
+    write_settled(look, lambda seen: join([path for path, _ in seen], output))
 
 
 def read(path: str) -> pd.DataFrame:

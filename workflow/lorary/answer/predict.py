@@ -16,6 +16,7 @@ from ..core.errors import LoraryError
 from ..core.files import written_whole
 from ..core.work import Item, Work, in_batches, key
 from ..data.prompts import Prompter
+from ..plan import layout
 from ..plan.methods import METHODS
 from .source import Source
 
@@ -79,6 +80,8 @@ def predict(
         {**{name: question[name] for name in ("did", "test_id", "question", "answer")}, "text": text}
         for question, text in zip(questions, texts, strict=True)
     ]
+    for former in layout.superseded(output):
+        former.unlink(missing_ok=True)
     with written_whole(output) as temporary:
         temporary.write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
 

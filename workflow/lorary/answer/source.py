@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.errors import LoraryError
-from ..core.store import CONFIG, TENSORS, sha256
+from ..core.store import sha256
+from ..core.values import CONFIG, TENSORS
 from ..train.records import read_record
 
 if TYPE_CHECKING:

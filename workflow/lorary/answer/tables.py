@@ -44,18 +44,25 @@ def write_predictions(parts: list[str], settings: dict[str, Any], predictions: s
     log.info("%d questions: %s", len(rows), ", ".join(f"{key} {value:.3f}" for key, value in means.items()))
 
 
-def scores_table(predictions: list[str], configs: list[str], output: str) -> None:
-    """One line for each run, type and method (a predict.json, and the config.json beside it): the mean of each measure,
-    and its 95 % bootstrap interval over the questions (percentiles, 2,000 resamples, always the same ones)."""
+def scores_table(predictions: list[str], folders: list[str], output: str) -> None:
+    """One line for each run, type and method (a predict.json): the mean of each measure, and its 95 % bootstrap
+    interval over the questions (percentiles, 2,000 resamples, always the same ones). After those of this call,
+    `predictions`, those of other types that other calls have left in the runs' `folders`."""
     lines = []
-    for predicted, config in zip(predictions, configs, strict=True):
-        rows, settings = read_json(predicted), read_json(config)
+    for predicted in [*predictions, *(path for folder in folders for path in _of_other_types(predictions, folder))]:
+        rows, settings = read_json(predicted), read_json(layout.config_beside(predicted))
         line = {"type": settings["data_type"], "method": settings["inference_method"], "questions": len(rows)}
         values = np.array([[float(row[measure]) for measure in MEASURES] for row in rows])
         for measure, mean, low, high in zip(MEASURES, values.mean(axis=0), *bootstrap(values), strict=True):
             line |= {measure: mean, f"{measure}_low": low, f"{measure}_high": high}
         lines.append({**{key: settings[key] for key in SETTINGS}, **line, "path": layout.folder_of(predicted)})
     pd.DataFrame(lines).to_csv(output, sep="\t", index=False, float_format="%.4f")
+
+
+def _of_other_types(predictions: list[str], folder: str) -> list[str]:
+    there = layout.finished_predictions(folder)
+    types = {layout.method_and_type(path)[1] for path in predictions if path in there}
+    return [path for path in there if layout.method_and_type(path)[1] not in types]
 
 
 def bootstrap(values: np.ndarray) -> np.ndarray:

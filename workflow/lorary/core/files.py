@@ -5,11 +5,13 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import LoraryError, damaged
+
+T = TypeVar("T")
 
 ABANDONED = 3600  # seconds after which what is half written belongs to nobody any more
 
@@ -47,9 +49,12 @@ def refuse_detours(output: str, root: str) -> None:
 
 
 @contextlib.contextmanager
-def written_whole(path: str) -> Iterator[Path]:
-    """Yields the temporary name of a file to write, which gets its own when it is whole and on disk."""
+def written_whole(path: str, new_folder: bool = False) -> Iterator[Path]:
+    """Yields the temporary name of a file to write, which gets its own when it is whole and on disk. `new_folder`: its
+    folder may not be there yet."""
     target = Path(path)
+    if new_folder:
+        target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(f".{target.name}.*.part"):  # by one that was killed, but maybe is just ending
         with contextlib.suppress(FileNotFoundError):
             if time.time() - left.lstat().st_mtime > ABANDONED:
@@ -62,6 +67,17 @@ def written_whole(path: str) -> Iterator[Path]:
         sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_settled(look: Callable[[], T], write: Callable[[T], None]) -> None:
+    """Write what is seen, and again for as long as others change that meanwhile: of several processes that do this at
+    once, whoever is the last has seen all."""
+    seen = look()
+    while True:
+        write(seen)
+        if (now := look()) == seen:
+            return
+        seen = now
 
 
 def read_json(path: str | Path) -> Any:

@@ -22,8 +22,8 @@ import numpy as np
 
 from .errors import LoraryError
 from .files import ABANDONED, sync
+from .values import CONFIG, TENSORS
 
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"  # the files of an adapter, as PEFT names them
 TRAINING = "training.json"
 
 

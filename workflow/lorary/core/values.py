@@ -5,6 +5,9 @@ from typing import Any
 
 Position = tuple[int, int]  # of a passage: did, pid
 
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"  # the files of an adapter, as PEFT names them
+MARK = "made_of"  # a file beside a base weight, whose name goes on with a digest of what it was made of
+
 # What may become a folder's name; config.schema.yaml says the same of names in the config.
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]{0,63}"
 

@@ -86,14 +86,24 @@ def _prediction(encoding: Encoding, kind: Type, method: str) -> Gathered:
 
 def _knowledge(encoding: Encoding, rule: str, run: RunFolder, kinds: list[Type]) -> Gathered:
     """knowledge.tsv of a run, and the jobs that ask what was learnt."""
-    parts = [part for kind in kinds for part in _knowledge_parts(encoding, kind)]
+    by_type = [(kind, list(_knowledge_parts(encoding, kind))) for kind in kinds]
+    parts = [part for _, parts in by_type for part in parts]
     result = Job(
         rule=rule,
         name=f"predict/{rule}",
         label=run.title,
         inputs={"parts": [part.outputs["answers"] for part in parts]},
         outputs={"table": run.knowledge},
-        params={},
+        params={
+            "folder": run.path,
+            "types": {
+                kind.folder.kind: {
+                    "jobs": [part.outputs["answers"] for part in parts],
+                    "part": run.knowledge_part(kind.folder.kind),
+                }
+                for kind, parts in by_type
+            },
+        },
     )
     return Gathered(parts, result, run)
 
@@ -135,16 +145,18 @@ def _part(
     prompts = kind.prompts
     folder = f"{layout.batches_name(kind.run, kind.folder)}/{what}"
     name = layout.span(folder, start, stop - 1)
+    source = encoding.models[kind.run.model.model_name].params
+    answered = {"model_source": source, "prompts": prompts.label, "precision": kind.run.training.precision, **params}
     tokens = params.get("max_new_tokens", 0)
     return Job(
         rule=kind.folder.rule(what, start, of=kind.passages),
         name=f"predict/{name}",
         label=label,
         inputs={**prompts.inputs, "records": _records(kind, passages)},
-        outputs={"answers": layout.answers(name, suffix)},
+        outputs={"answers": layout.answers(layout.settled(name, answered), suffix)},
         params={
             "label": label,
-            "model_source": encoding.models[kind.run.model.model_name].params,
+            "model_source": source,
             "prompts": {key: value for key, value in prompts.params.items() if key != "max_length"},
             "precision": kind.run.training.precision,
             # What has been finished, item by item. Named after the first one, so that a larger sample finds it.

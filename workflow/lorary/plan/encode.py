@@ -129,7 +129,7 @@ class Stage:
         self._first: dict[str, tuple[Job, dict[str, Any], int]] = {}
 
     def add(self, job: Job, part: Part) -> Job:
-        (path,) = job.outputs.values()
+        path = os.path.commonpath(list(job.outputs.values()))
         settings = job.params | {key: job.inputs[key] for key in ("model", "table") if key in job.inputs}
         first, before, number = self._first.setdefault(path, (job, settings, part.number))
         if differing := [key for key in settings if settings[key] != before[key]]:
@@ -161,16 +161,17 @@ def model_files(model_path: str) -> list[str]:
 
 def _base_weight(part: Part, model: Job) -> Job:
     training = vars(part.run.training)
-    path = part.folder.run.base_weight
+    given = training["base_weight"]
+    params = {
+        "model_source": model.params,
+        **{key: training[key] for key in ("lora_rank", "lora_alpha", "lora_target_modules", "seed", "base_weight")},
+    }
     return Job(
         rule="init_base_weight",
-        label=path,
-        inputs={"model": model.outputs["model"], "given": training["base_weight"] or []},
-        outputs={"base_weight": path},
-        params={
-            "model_source": model.params,
-            **{key: training[key] for key in ("lora_rank", "lora_alpha", "lora_target_modules", "seed", "base_weight")},
-        },
+        label=part.folder.run.base_weight,
+        inputs={"model": model.outputs["model"], "given": layout.adapter_files(given) if given else []},
+        outputs=part.folder.run.base_weight_files(params),
+        params=params,
     )
 
 
@@ -203,6 +204,8 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
         "adapters_per_step": run.jobs.adapters_per_step,
         "store": run.jobs.store_dir,
     }
+    made_of = {key: params[key] for key in ("model_source", "settings")}
+    made_of |= {"base_weight": base_weight.params, "prompts": prompts.label}
     batches = []
     for start in range(0, len(passages), part.per_job):
         last = min(start + part.per_job, len(passages)) - 1
@@ -217,10 +220,10 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
                 label=label,
                 inputs={
                     "model": model.outputs["model"],
-                    "base_weight": base_weight.outputs["base_weight"],
+                    "base_weight": list(base_weight.outputs.values()),
                     "prompts": layout.PROMPTS.format(prompts=prompts.label, start=first_of_file, stop=last_of_file),
                 },
-                outputs={"adapters": passages[start : last + 1], "record": layout.record(batch)},
+                outputs={"adapters": passages[start : last + 1], "record": folder.record(start, last, made_of)},
                 params={**params, "label": label},
                 resources=Resources(last + 1 - start, run.training.num_train_epochs, run.training.precision),
             )
@@ -252,6 +255,14 @@ def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> J
                 }
                 for kind, _ in contents
             ],
+            "folder": folder.path,
+            "parts": {
+                kind.folder.kind: {
+                    "table": folder.part(kind.folder.kind, ".tsv"),
+                    "run": folder.part(kind.folder.kind, ".json"),
+                }
+                for kind, _ in contents
+            },
             "runs": [run.flat("answers") for run in runs.values()],
             "data": sorted({str(path) for _, part in contents for path in part.files}),
         },

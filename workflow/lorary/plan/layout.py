@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import refuse_detours
-from ..core.values import Position
+from ..core.values import CONFIG, MARK, TENSORS, Position
 from .run import Run
 
 # The project's own files, wherever it is called from.
@@ -33,6 +33,9 @@ PLOTS = {name: f"results/report/{name}.svg" for name in ("scores", "knowledge", 
 
 # In the folder of a run.
 INDEX, ABOUT = "adapters.tsv", "run.json"
+OWN = ".lorary"  # what calls of ours leave there for later ones
+PARTS = f"{OWN}/types"
+SETTLED = r"(\d+)-(\d+)\.[0-9a-f]{8}\.\w+"
 DEFAULT_RANK = "rank=2_alpha=32"
 
 
@@ -59,6 +62,11 @@ class RunFolder:
     def base_weight(self) -> str:
         return f"{self.rank_folder}/base_weight"
 
+    def base_weight_files(self, made_of: dict[str, Any]) -> dict[str, str]:
+        """The adapter, and the file that says what it was made of."""
+        names = {"config": CONFIG, "tensors": TENSORS, "mark": f"{MARK}.{digest(made_of)}.json"}
+        return {key: f"{self.base_weight}/{name}" for key, name in names.items()}
+
     @property
     def index(self) -> str:
         return f"{self.path}/{INDEX}"
@@ -70,6 +78,13 @@ class RunFolder:
     @property
     def knowledge(self) -> str:
         return f"{self.beside('predictions')}/knowledge.tsv"
+
+    def part(self, kind: str, suffix: str) -> str:
+        """What the index, or run.json, says of one type, whichever call made it."""
+        return f"{self.path}/{PARTS}/{kind}{suffix}"
+
+    def knowledge_part(self, kind: str) -> str:
+        return f"{self.beside('predictions')}/{PARTS}/{kind}.tsv"
 
     def predictions(self, method: str, kind: str) -> str:
         return f"{self.beside('predictions')}/{method}/{kind}"
@@ -132,6 +147,11 @@ class TypeFolder:
         folder = self.path
         return [f"{folder}/{place(did, pid)}" for did, n in enumerate(counts) for pid in range(n)]
 
+    def record(self, start: int, last: int, decides: dict[str, Any]) -> str:
+        """What a training job says of these adapters, which it made under these settings. It lies beside them, so that
+        whoever makes others of the same passages can withdraw it."""
+        return f"{self.run.path}/{OWN}/records/{self.kind}/{settled(span_name(start, last), decides)}.tsv"
+
     def rule(self, what: str, start: int | None = None, of: int = 0) -> str:
         """Of a job of this type, or, of the jobs that share its passages, of the one that starts at `start`."""
         rule = re.sub(r"\W", "_", f"{what}_{self.run.dataset}_{self.kind}_{digest(self.path)}")
@@ -159,6 +179,10 @@ def is_of(name: str, wanted: str) -> bool:
     return name == wanted or name.startswith(f"{wanted}/passage_")
 
 
+def adapter_files(directory: str) -> list[str]:
+    return [f"{directory}/{name}" for name in (CONFIG, TENSORS)]
+
+
 def export_folder(run: RunFolder, wanted: list[str], names: list[str]) -> str:
     """Of the merged adapter of what was wanted, which are these passages."""
     title = "+".join(name.replace("/", "_") for name in wanted)
@@ -170,6 +194,30 @@ def export_folder(run: RunFolder, wanted: list[str], names: list[str]) -> str:
 def finished_runs(adapter_dir: str) -> list[Path]:
     """The folders of the runs that have been finished there."""
     return [path.parent for path in sorted(Path(adapter_dir).glob(f"*/*/*/*/*/{ABOUT}"))]
+
+
+def config_beside(predictions: str) -> str:
+    """What predict.json was made with."""
+    return f"{folder_of(predictions)}/config.json"
+
+
+def types_there(file: str, suffix: str, adapters: str) -> dict[str, Path]:
+    """By type, what is there of the types of a run, which `file` beside them is put together from; of those whose
+    adapters are still there, in `adapters`."""
+    found = sorted(Path(file).parent.glob(f"{PARTS}/*{suffix}"))
+    there = {path.name.removesuffix(suffix): path for path in found}
+    return {kind: path for kind, path in there.items() if Path(adapters, kind).is_dir()}
+
+
+def finished_predictions(folder: str) -> list[str]:
+    """Each predict.json of a run, in its `folder` of predictions."""
+    return sorted(map(str, Path(folder).glob("*/*/predict.json")))
+
+
+def method_and_type(predictions: str) -> tuple[str, str]:
+    """Of a predict.json."""
+    method, kind, _ = Path(predictions).parts[-3:]
+    return method, kind
 
 
 def table_name(run: Run, kind: str, settings: dict[str, Any]) -> str:
@@ -191,17 +239,34 @@ def batches_name(run: Run, folder: TypeFolder) -> str:
 
 def span(name: str, start: int, last: int) -> str:
     """Of the files of a job that does these."""
-    return f"{name}/{start}-{last}"
+    return f"{name}/{span_name(start, last)}"
 
 
-def folder_of(predictions: str) -> str:
-    """Of predict.json, result.txt and config.json."""
-    return os.path.dirname(predictions)
+def span_name(start: int, last: int) -> str:
+    return f"{start}-{last}"
 
 
-def record(batch: str) -> str:
-    """What a training job says of its adapters."""
-    return f"results/train/{batch}.tsv"
+def settled(name: str, decides: dict[str, Any]) -> str:
+    """The name of an output with a digest of the settings that decide its content: another setting's is another file,
+    whatever Snakemake remembers."""
+    return f"{name}.{digest(decides)}"
+
+
+def superseded(output: str) -> list[Path]:
+    """The files beside this output of a job that speak of some of the same items, made under other settings or in other
+    batches: they are not true any more when it is made."""
+    path = Path(output)
+    own, found = re.fullmatch(SETTLED, path.name), []
+    for other in path.parent.glob(f"*{path.suffix}") if own else ():
+        there = re.fullmatch(SETTLED, other.name)
+        if own and there and other != path and int(there[1]) <= int(own[2]) and int(own[1]) <= int(there[2]):
+            found.append(other)
+    return found
+
+
+def folder_of(file: str) -> str:
+    """Of a file of predictions (predict.json, result.txt, config.json), or of a base weight."""
+    return os.path.dirname(file)
 
 
 def answers(part: str, suffix: str) -> str:

@@ -36,7 +36,8 @@ class Plan:
 
     @cached_property
     def adapters(self) -> list[str]:
-        return [adapter for batch in self.encoding.batches for adapter in batch.outputs["adapters"]]
+        """With their records, whose names say what they were made of: Snakemake asks for no file in between."""
+        return [adapter for batch in self.encoding.batches for adapter in batch.outputs["adapters"]] + self.records
 
     @cached_property
     def records(self) -> list[str]:
@@ -44,7 +45,7 @@ class Plan:
 
     @cached_property
     def base_weights(self) -> list[str]:
-        return [job.outputs["base_weight"] for job in self.encoding.base_weights]
+        return [file for job in self.encoding.base_weights for file in job.outputs.values()]
 
     @cached_property
     def indexes(self) -> list[str]:
@@ -65,12 +66,18 @@ class Plan:
         return scores + [gathered.result.outputs["table"] for gathered in self.answering.knowledge]
 
     @cached_property
+    def answers(self) -> list[str]:
+        """What the jobs that answer leave; their names too say what it was made of."""
+        gathered = [*self.answering.predictions, *self.answering.knowledge]
+        return [job.outputs["answers"] for each in gathered for job in each.jobs]
+
+    @cached_property
     def report(self) -> list[str]:
         return [layout.REPORT] if self.scores else []
 
     @cached_property
     def everything(self) -> list[str]:
-        return [*self.adapters, *self.base_weights, *self.indexes, *self.scores, *self.report]
+        return [*self.adapters, *self.base_weights, *self.indexes, *self.answers, *self.scores, *self.report]
 
     def shown_runs(self) -> list[dict[str, Any]]:
         """What the summary page shows of each run: where its results lie."""
@@ -82,6 +89,7 @@ class Plan:
                 "about": index.outputs["run"],
                 "records": index.inputs["records"],
                 "knowledge": knowledge.get(run),
+                "answers": run.beside("predictions"),
                 "predictions": [
                     {
                         "file": gathered.result.outputs["predictions"],
@@ -113,19 +121,18 @@ class Plan:
         """For prune: the batches of passages, by what decides their digests."""
         return [
             {
-                **{key: batch.inputs[key] for key in ("model", "base_weight", "prompts")},
+                **{key: batch.inputs[key] for key in ("model", "prompts")},
                 **{key: batch.params[key] for key in ("settings", "store")},
+                "base_weight": kind.folder.run.base_weight,
                 "adapters": batch.outputs["adapters"],
             }
-            for batch in self.encoding.batches
+            for kind in self.encoding.types
+            for batch in kind.batches
         ]
 
     def base_weights_of_runs(self) -> list[dict[str, str]]:
         """For verify: base weights, each with a run.json that has its sha256."""
-        return [
-            {"base_weight": index.inputs["base_weight"], "run": index.outputs["run"]}
-            for index in self.encoding.indexes.values()
-        ]
+        return [{"base_weight": run.base_weight, "run": run.about} for run in self.encoding.indexes]
 
 
 def make(config: dict[str, Any]) -> Plan:

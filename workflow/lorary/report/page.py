@@ -3,7 +3,7 @@
 import base64
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class ShownRun:
     records: list[str]
     knowledge: str | None  # knowledge.tsv
     predictions: list[dict[str, str]]  # each a `file`, with the `type` and the `method` of it
+    answers: str  # the folder of all predictions of the run
 
 
 def build(runs: list[ShownRun], failed: str | None = None) -> None:
@@ -47,7 +48,7 @@ def build(runs: list[ShownRun], failed: str | None = None) -> None:
 
     `failed`: the table of passages that have failed, where there is one. Raises LoraryError.
     """
-    runs = [run for run in runs if any(Path(record).is_file() for record in run.records)]
+    runs = [_with_other_types(run) for run in runs if any(Path(record).is_file() for record in run.records)]
     records = {}
     described = []
     for run in runs:
@@ -85,6 +86,20 @@ def build(runs: list[ShownRun], failed: str | None = None) -> None:
     )
     with written_whole(layout.REPORT) as temporary:
         temporary.write_text(html, encoding="utf-8")
+
+
+def _with_other_types(run: ShownRun) -> ShownRun:
+    """With what calls for other types have left in the folders of this run."""
+    if not Path(run.about).is_file():
+        return run
+    others = read_json(run.about).get("other_types", {})
+    records = [record for about in others.values() for record in about["records"]]
+    predictions = []
+    for path in layout.finished_predictions(run.answers):
+        method, kind = layout.method_and_type(path)
+        if kind in others:
+            predictions.append({"file": path, "type": kind, "method": method})
+    return replace(run, records=run.records + records, predictions=run.predictions + predictions)
 
 
 def _describe(run: ShownRun) -> dict[str, Any]:

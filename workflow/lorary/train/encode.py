@@ -71,6 +71,8 @@ def train_adapters(
                 f"{len(failures)} of {len(outputs)} passages failed; the others are in the store, and the same command"
             )
             raise report(named, f"{title} tries just these again:")
+        for former in layout.superseded(record):
+            former.unlink(missing_ok=True)
         for position, path in paths.items():
             kept.store.link(digests[position], path)
         write_record(record, kept.store, digests, paths)

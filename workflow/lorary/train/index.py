@@ -1,29 +1,80 @@
-"""The index: one table over the adapters of a run."""
+"""The index: one table over the adapters of a run, whichever calls made them, and run.json beside it."""
 
+import json
+import os
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from ..core.errors import damaged
+from ..core.errors import LoraryError, damaged
+from ..core.files import read_json, write_settled, written_whole
+from ..plan import layout
 from . import records
 
 COLUMNS = ["type", "did", "pid", "question", *records.COLUMNS[2:-1]]  # not each step's loss
 
 
-def index_adapters(types: list[dict[str, Any]], output: str) -> None:
-    """Join the records of training jobs with the questions: for each type its name (`type`), the table of its passages
-    (`table`) and its records (`records`).
+def index_adapters(
+    types: list[dict[str, Any]],
+    parts: dict[str, dict[str, str]],
+    about: dict[str, Any],
+    folder: str,
+    table: str,
+    run: str,
+) -> None:
+    """Write the index of a run (`table`) and run.json (`run`): a line an adapter, in the order of type, did and pid.
 
-    A line an adapter, in the order of type, did and pid. Raises LoraryError.
+    `types`: of each type of this call its name (`type`), the table of its passages (`table`) and the records of its
+    training jobs (`records`); `parts`: where what is said of it alone is kept (`table` and `run`), from which a call
+    for other types puts the whole together; `about`: what run.json says of this call; `folder`: of the run's adapters.
+    Raises LoraryError.
     """
-    parts = []
     for kind in types:
         lines = pd.concat(records.read_record(record) for record in kind["records"]).assign(type=kind["type"])
-        parts.append(lines.merge(read_questions(kind["table"]), on=["did", "pid"], validate="one_to_one"))
-    index = pd.concat(parts)
-    index["question"] = index["question"].str.replace("\r", " ")  # which pandas would take for the end of a line
-    index.sort_values(["type", "did", "pid"])[COLUMNS].to_csv(output, sep="\t", index=False)
+        part = lines.merge(read_questions(kind["table"]), on=["did", "pid"], validate="one_to_one")
+        part["question"] = part["question"].str.replace("\r", " ")  # which pandas would take for the end of a line
+        paths = parts[kind["type"]]
+        with written_whole(paths["table"], new_folder=True) as temporary:
+            part.sort_values(["did", "pid"])[COLUMNS].to_csv(temporary, sep="\t", index=False)
+        of_it = {"tables": {kind["type"]: kind["table"]}, "records": kind["records"], "called_in": os.getcwd()}
+        _write({**about, **of_it}, paths["run"])
+    own = {kind["type"] for kind in types}
+
+    tables = partial(layout.types_there, table, ".tsv", folder)
+    runs = partial(layout.types_there, run, ".json", folder)
+
+    def look() -> list[tuple[Path, int]]:
+        return [(path, path.stat().st_mtime_ns) for path in [*tables().values(), *runs().values()]]
+
+    def write(_: Any) -> None:
+        join(list(tables().values()), table)
+        others = {kind: read_json(path) for kind, path in runs().items() if kind not in own}
+        _write({**about, "other_types": others} if others else about, run)
+
+    write_settled(look, write)
+
+
+def join(parts: list[Path], output: str) -> None:
+    """One table (TSV) of several with the same columns. Raises LoraryError."""
+    with written_whole(output) as temporary, temporary.open("wb") as file:
+        header = b""
+        for part in parts:
+            first, _, lines = part.read_bytes().partition(b"\n")
+            if header and first != header:
+                raise LoraryError(
+                    f"{part} has other columns than {parts[0]}: it is of another release. Delete it, and make its type"
+                    " again by a call with its data_type."
+                )
+            file.write(lines if header else first + b"\n" + lines)
+            header = first
+
+
+def types_of(about: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of each type of a run, what run.json says of the call that made it."""
+    return dict.fromkeys(about["tables"], about) | about.get("other_types", {})
 
 
 def read_questions(table: str) -> pd.DataFrame:
@@ -32,3 +83,8 @@ def read_questions(table: str) -> pd.DataFrame:
         return pd.read_parquet(table, columns=["did", "pid", "question"], page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise damaged(table, error) from None
+
+
+def _write(about: dict[str, Any], path: str) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

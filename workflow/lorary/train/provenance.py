@@ -1,7 +1,6 @@
 """run.json: what it takes to make the adapters of a run again."""
 
 import hashlib
-import json
 import platform
 import re
 import subprocess
@@ -22,13 +21,12 @@ def describe_run(
     base_weight: str,
     data: list[str],
     tables: dict[str, str],
-    output: str,
-) -> None:
-    """Write run.json: the resolved config of each run that wrote into this folder; the table of each type (`tables`);
-    versions; the git revision of this workflow, where there is one; and sha256 of base model, base weight, data,
-    templates and few-shot examples."""
+) -> dict[str, Any]:
+    """What run.json says of a call: the resolved config of each run that wrote into this folder; the table of each type
+    (`tables`); versions; the git revision of this workflow, where there is one; and sha256 of base model, base weight,
+    data, templates and few-shot examples."""
     files = {path for run in runs for path in (run["prompt_templates"], run["with_cot"] and run["fewshot"]) if path}
-    about = {
+    return {
         "config": runs,
         "model": fingerprint(model),
         "base_weight": {"path": base_weight, "sha256": digest_base_weight(base_weight)},
@@ -38,7 +36,6 @@ def describe_run(
         "git": git_revision(),
         "versions": versions(),
     }
-    Path(output).write_text(json.dumps(about, indent=2) + "\n")
 
 
 def git_revision() -> str | None:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import LoraryError, damaged
 from ..core.files import written_whole
-from ..core.store import CONFIG, TENSORS, Store
-from ..core.values import Position
+from ..core.store import Store
+from ..core.values import CONFIG, TENSORS, Position
 
 if TYPE_CHECKING:
     import pandas as pd

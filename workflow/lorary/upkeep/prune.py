@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..adapters.files import TENSORS
 from ..core.store import Store, remove
+from ..core.values import TENSORS
 from ..plan.layout import position_of
 from ..train.encode import passage_digests
 

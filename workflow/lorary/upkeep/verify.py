@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..adapters.digest import digest_base_weight, former_digests
-from ..adapters.files import CONFIG, TENSORS
 from ..base import fetch as models_
 from ..core.errors import LoraryError, report
 from ..core.store import TRAINING, Store, remove, sha256
+from ..core.values import CONFIG, TENSORS
 from ..train.records import read_record
 
 log = logging.getLogger(__name__)
