@@ -13,7 +13,7 @@ from ..adapters.digest import digest_base_weight, former_digests
 from ..base import fetch as models_
 from ..core.errors import LoraryError, report
 from ..core.store import TRAINING, Store, remove, sha256
-from ..core.values import CONFIG, TENSORS
+from ..core.values import CONFIG, MARK, TENSORS
 from ..train.records import read_record
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def _verify_adapters(record: str, found: Found) -> None:
 
 def _verify_base_weight(base_weight: Path, run: Path, found: Found) -> None:
     try:
-        if (base_weight / TENSORS).stat().st_mtime > run.stat().st_mtime:
+        if any(mark.stat().st_mtime > run.stat().st_mtime for mark in base_weight.glob(f"{MARK}*.json")):
             return  # made anew since, by a run that has not ended yet
         expected = json.loads(run.read_bytes())["base_weight"]["sha256"]
         whole = expected in (digest_base_weight(str(base_weight)), *former_digests(str(base_weight)))
