@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import tempfile
+import threading
 import time
 from types import SimpleNamespace
 
@@ -123,7 +124,7 @@ def test_gpus_are_those_that_cuda_may_see(monkeypatch, visible, count):
 def test_gpus_are_counted_by_their_device_files(monkeypatch, tmp_path):
     for name in ("nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm", "null"):
         (tmp_path / name).touch()
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(device, "Path", lambda path: tmp_path if path == "/dev" else None)
     assert count_gpus() == 3
 
@@ -167,3 +168,55 @@ def test_the_processor_gives_no_more_threads_than_slurm_allotted(monkeypatch):
                 assert name == f"processor, {expected} threads"
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_lock_file_that_was_removed_while_it_was_locked_is_no_lock(tmp_path, monkeypatch):
+    """As by a clean-up of /tmp: whoever comes next makes the file anew, and would hold the same GPU."""
+    lock, plain, removed = tmp_path / "lorary-a.lock", device.fcntl.flock, []
+
+    def flock(descriptor, operation):
+        if not removed:
+            removed.append(os.fstat(descriptor).st_ino)
+            lock.unlink()
+            (tmp_path / "another").touch()  # so that the new file is not given the number of the old one
+        plain(descriptor, operation)
+
+    monkeypatch.setattr(device.fcntl, "flock", flock)
+    with take_one(["a"], str(tmp_path)), lock.open() as file, pytest.raises(BlockingIOError):
+        plain(file, device.fcntl.LOCK_EX | device.fcntl.LOCK_NB)
+
+
+def test_a_lock_file_is_touched_while_it_is_held(tmp_path, monkeypatch):
+    """A clean-up of /tmp goes by the age of files."""
+    monkeypatch.setattr(device, "TOUCHED_EVERY", 0.01)
+    lock = tmp_path / "lorary-a.lock"
+    with take_one(["a"], str(tmp_path)):
+        os.utime(lock, (0, 0))
+        wait_until(lambda: lock.stat().st_mtime > 0)
+    assert threading.active_count() == 1
+
+
+def test_the_lock_file_of_another_user_is_touched_by_reading_it(tmp_path, monkeypatch):
+    """Who may not set its times may read it, which sets one of them."""
+    monkeypatch.setattr(device, "TOUCHED_EVERY", 0.01)
+    plain, read = os.pread, []
+
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    def pread(*arguments):
+        read.append(arguments)
+        return plain(*arguments)
+
+    monkeypatch.setattr(device.os, "utime", refused)
+    monkeypatch.setattr(device.os, "pread", pread)
+    with take_one(["a"], str(tmp_path)):
+        wait_until(lambda: read)
+
+
+def wait_until(true):
+    for _ in range(1000):
+        if true():
+            return
+        time.sleep(0.01)
+    pytest.fail("it did not come true")

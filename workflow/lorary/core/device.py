@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ from pathlib import Path
 from .errors import LoraryError
 
 log = logging.getLogger(__name__)
+
+TOUCHED_EVERY = 3600  # seconds; what cleans /tmp up goes by days
 
 
 @contextmanager
@@ -101,13 +104,12 @@ def take_one(names: list[str], folder: str | None = None, wait: float = 0.5) -> 
     said = False
     while True:
         for i, name in enumerate(names):
-            descriptor = _open_lock(Path(folder) / f"lorary-{name}.lock")
+            path = Path(folder) / f"lorary-{name}.lock"
+            if (descriptor := _lock(path)) is None:
+                continue
             try:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                yield i
+                with _touched(descriptor):
+                    yield i
                 return
             finally:
                 os.close(descriptor)
@@ -121,6 +123,42 @@ def _open_lock(path: Path) -> int:
     """A lock file that every user of the machine can lock, whoever made it."""
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+def _lock(path: Path) -> int | None:
+    """The descriptor of a lock file, locked. None where another process has it; or where it was removed meanwhile, as
+    when /tmp is cleaned up, since the next one would lock another file of that name."""
+    descriptor, mine = _open_lock(path), False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    finally:
+        if not mine:
+            os.close(descriptor)
+    return descriptor if mine else None
+
+
+@contextmanager
+def _touched(descriptor: int) -> Iterator[None]:
+    """Keep this file young, so that nothing that cleans /tmp up takes it for forgotten."""
+    done = threading.Event()
+
+    def touch() -> None:
+        while not done.wait(TOUCHED_EVERY):
+            try:
+                os.utime(descriptor)
+            except OSError:  # another user's, whom reading it serves as well
+                os.pread(descriptor, 1, 0)
+
+    thread = threading.Thread(target=touch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
     except FileNotFoundError:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CREAT)
         if os.fstat(descriptor).st_uid == os.geteuid():
