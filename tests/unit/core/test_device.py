@@ -7,12 +7,14 @@ import stat
 import tempfile
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lorary.core import device
+from lorary.base.frozen import can_pack
+from lorary.core import device, stop
 from lorary.core.device import count_gpus, take_device, take_one
 from lorary.core.errors import LoraryError
 
@@ -124,7 +126,7 @@ def test_gpus_are_those_that_cuda_may_see(monkeypatch, visible, count):
 def test_gpus_are_counted_by_their_device_files(monkeypatch, tmp_path):
     for name in ("nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm", "null"):
         (tmp_path / name).touch()
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(device, "Path", lambda path: tmp_path if path == "/dev" else None)
     assert count_gpus() == 3
 
@@ -139,7 +141,7 @@ def threads():
 @pytest.mark.parametrize(("asked", "cores", "used"), [(1, 8, 1), (3, 8, 3), (64, 3, 3)])
 def test_processor_gets_the_jobs_threads_and_no_more_than_there_are(monkeypatch, threads, asked, cores, used):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     with take_device(asked) as (where, name):
         assert where == torch.device("cpu")
         assert torch.get_num_threads() == used
@@ -159,7 +161,7 @@ def test_gpu_that_another_job_holds_is_passed_over(start, monkeypatch, tmp_path)
 
 def test_the_processor_gives_no_more_threads_than_slurm_allotted(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
     before = torch.get_num_threads()
     try:
         for slurm, threads, expected in (("2", 4, 2), ("16", 4, 4), ("16", 32, 8)):
@@ -220,3 +222,21 @@ def wait_until(true):
             return
         time.sleep(0.01)
     pytest.fail("it did not come true")
+
+
+def test_on_macos(monkeypatch, threads):
+    """Which does not say what cores a process may use, has no /proc, and no mallopt in its C library."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: SimpleNamespace())
+    monkeypatch.setattr(device, "Path", lambda path: Path("/nowhere", path.lstrip("/")))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv(stop.PARENT, str(os.getppid()))
+    stop.follow_snakemake()
+    with take_device(64) as (where, name), device.limited_memory(where.type):
+        assert name == "processor, 3 threads"
+    assert not can_pack(where, torch.bfloat16)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert device.cores() == 1

@@ -1,7 +1,6 @@
 """Ask a question of an existing tree of adapters: the bare model's answer and the adapters', side by side."""
 
 import logging
-import os
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..core.device import cores
 from ..core.errors import LoraryError, damaged
 from ..core.files import read_json
 from ..data import rows
@@ -55,7 +55,7 @@ def ask(
     source = Trained(table.set_index("name").to_dict("index"))
     for passage in found:
         source.digest(passage.name)
-    with answerer(model, config["precision"], len(os.sched_getaffinity(0)), source, found[0].name) as ready:
+    with answerer(model, config["precision"], cores(), source, found[0].name) as ready:
         adapters = [source.load(passage.name) for passage in found]
         for method, ids in prompts.items():
             sets = [adapters if METHODS[method].adapters else []]

@@ -42,9 +42,13 @@ def take_device(threads: int) -> Iterator[tuple]:
 
 def _allotted_cores() -> int:
     """The cores that this process may use. Not every Slurm binds its jobs to those that it gives them."""
-    cores = len(os.sched_getaffinity(0))
     slurm = os.environ.get("SLURM_CPUS_ON_NODE", "")
-    return max(1, min(cores, int(slurm))) if slurm.isdigit() else cores
+    return max(1, min(cores(), int(slurm))) if slurm.isdigit() else cores()
+
+
+def cores() -> int:
+    """Those that the system lets this process use; all, where it does not say (macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _keep_freed_memory() -> None:
@@ -119,10 +123,6 @@ def take_one(names: list[str], folder: str | None = None, wait: float = 0.5) -> 
         time.sleep(wait)
 
 
-def _open_lock(path: Path) -> int:
-    """A lock file that every user of the machine can lock, whoever made it."""
-    try:
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
 def _lock(path: Path) -> int | None:
     """The descriptor of a lock file, locked. None where another process has it; or where it was removed meanwhile, as
     when /tmp is cleaned up, since the next one would lock another file of that name."""
@@ -159,6 +159,10 @@ def _touched(descriptor: int) -> Iterator[None]:
         thread.join()
 
 
+def _open_lock(path: Path) -> int:
+    """A lock file that every user of the machine can lock, whoever made it."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CREAT)
         if os.fstat(descriptor).st_uid == os.geteuid():

@@ -49,7 +49,7 @@ def fast_bfloat16() -> bool:
     """Whether this processor has bfloat16 units, which torch tells nobody."""
     import torch
 
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def fused_adamw(
