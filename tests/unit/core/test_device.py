@@ -154,9 +154,12 @@ def test_gpu_that_another_job_holds_is_passed_over(start, monkeypatch, tmp_path)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"model {i}")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid=f"uuid{i}"))
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     assert start(HOLD, tmp_path, "gpu-uuid0").stdout.readline() == "0\n"
     with take_device(1) as taken:
         assert taken == (torch.device("cuda", 1), "model 1")
+        assert current == [torch.device("cuda", 1)]  # where torch puts what is not told where
 
 
 def test_the_processor_gives_no_more_threads_than_slurm_allotted(monkeypatch):

@@ -15,6 +15,7 @@ import time
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 import tiny
@@ -23,7 +24,9 @@ from lorary.core import stop
 from lorary.core.device import limited_memory
 from lorary.core.errors import LoraryError
 from lorary.core.store import CONFIG, TENSORS
+from lorary.core.work import Item
 from lorary.data import prompts
+from lorary.data.sequences import read_passages
 from lorary.train import encode as train
 
 
@@ -126,6 +129,35 @@ def test_what_has_failed_before_a_stop_is_told(made, tmp_path, monkeypatch):
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert outcome["trained"] == 1
     assert [failure["reason"].split(";")[0] for failure in outcome["failed"]] == ["the loss of step 1 is nan"]
+
+
+def test_what_a_gpu_made_with_an_earlier_version_is_trained_again(made, tmp_path, caplog):
+    """It may be another passage's adapter. What a processor made was right, and what a GPU makes now is too."""
+    run_job(made, tmp_path, made / "llama.parquet")
+    store = train.Store(str(tmp_path / "store"))
+    digests = list(store.digests())
+    told = [store.get(digest) for digest in digests]
+    assert all("gpu_numerics" not in training for training in told)
+    gpu = {"device": "NVIDIA H100"}
+    claims = gpu, gpu | {"gpu_numerics": train.GPU_NUMERICS}, {}
+    for digest, training, claim in zip(digests, told, claims, strict=True):
+        file = store.entry(digest) / "training.json"
+        file.chmod(0o600)
+        file.write_text(json.dumps({**training, **claim, "marked": True}))
+    run_job(made, tmp_path, made / "llama.parquet")
+    assert ["marked" in store.get(digest) for digest in digests] == [False, True, True]
+    assert store.get(digests[0])["device"] == told[0]["device"]
+    assert f"{store.entry(digests[0])}: a GPU made it with an earlier version of Lorary" in caplog.text
+
+
+def test_what_a_gpu_makes_says_with_which_version(made, tmp_path, monkeypatch):
+    passages = list(read_passages(made / "llama.parquet", {(0, 0)}))
+    encoder = train.Encoder(
+        str(made / "llama"), str(made / "llama-base"), tiny.TRAINING, 1, torch.device("cpu"), "NVIDIA H100"
+    )
+    encoder.device = torch.device("cuda", 1)
+    [[(_, (_, _, about))], _] = encoder.train(iter(passages), [Item("key", "place", (0, 0))], 1)
+    assert about["gpu_numerics"] == train.GPU_NUMERICS
 
 
 def test_a_job_whose_adapters_are_all_stored_does_not_import_torch(made, tmp_path):

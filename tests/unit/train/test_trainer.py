@@ -1,5 +1,7 @@
 """The trainer: what it makes of a passage is the reference's, whatever is trained beside it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -329,6 +331,55 @@ def test_a_trial_takes_time_and_changes_no_result(made):
     after = {training.passage.position: training for training in made_.train(some, 3)}
     expected = train(made / "llama", made / "llama-base", some, 2)
     assert all(torch.equal(flat(after[position]), flat(expected[position])) for position in expected)
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Two GPUs of which 0 is the current one. What is copied from them arrives when a test says so."""
+    queues, arrived = {0: [], 1: []}, {0: 0, 1: 0}
+
+    class OnGpu(torch.Tensor):
+        device = property(lambda self: torch.device("cuda", 1))
+
+    class Pinned(torch.Tensor):
+        def copy_(self, source, non_blocking):
+            plain = source.detach().as_subclass(torch.Tensor)
+            queues[source.device.index].append(lambda: torch.Tensor.copy_(self, plain))
+
+    class Event:
+        def record(self, stream=0):
+            self.stream, self.place = stream, len(queues[stream])
+
+        def query(self):
+            return arrived[self.stream] >= self.place
+
+        def synchronize(self):
+            arrive(self.stream)
+
+    def arrive(stream):
+        for copy in queues[stream][arrived[stream] :]:
+            copy()
+        arrived[stream] = len(queues[stream])
+
+    def zeros(shape, dtype, pin_memory):
+        return torch.zeros(shape, dtype=dtype).as_subclass(Pinned)
+
+    monkeypatch.setattr(torch, "empty", zeros)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device.index)
+    return SimpleNamespace(arrive=arrive, put=lambda tensor: tensor.as_subclass(OnGpu))
+
+
+def test_an_adapter_is_ready_when_its_own_gpu_has_copied_it(cuda):
+    fetched = trainer.Fetched(cuda.put(torch.ones(3)), [cuda.put(torch.tensor(2.0))])
+    cuda.arrive(0)
+    assert not fetched.ready()
+    cuda.arrive(1)
+    assert fetched.ready()
+    flat, losses = fetched.get()
+    assert (flat.tolist(), losses) == ([1.0] * 3, [2.0])
+    waited_for = trainer.Fetched(cuda.put(torch.ones(3)), [])
+    assert waited_for.get()[0].tolist() == [1.0] * 3
 
 
 def test_padding_is_to_the_longest_of_the_step_and_is_predicted_nowhere():

@@ -37,7 +37,9 @@ def take_device(threads: int) -> Iterator[tuple]:
     count = torch.cuda.device_count()
     names = [f"gpu-{torch.cuda.get_device_properties(i).uuid}" for i in range(count)]
     with take_one(names) as i:
-        yield torch.device("cuda", i), torch.cuda.get_device_name(i)
+        device = torch.device("cuda", i)
+        torch.cuda.set_device(device)  # for whatever is not told on which: streams, events, libraries' own buffers
+        yield device, torch.cuda.get_device_name(i)
 
 
 def _allotted_cores() -> int:

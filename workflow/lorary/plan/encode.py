@@ -26,6 +26,9 @@ MOST_PASSAGES_PER_JOB = 64
 PASSAGES_PER_PROMPT_FILE = 64
 # Goes up with every change of the trainer that makes adapters differ by more than rounding: all are trained again then.
 NUMERICS = 2
+# The same where only what a GPU makes differs. It is no part of an adapter's digest, since that is the same on every
+# device: each entry of the store that a GPU made says with which version.
+GPU_NUMERICS = 1
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,7 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
     params = {
         "model_source": model.params,
         "settings": {"numerics": NUMERICS, **{key: training[key] for key in decides}},
+        "gpu_numerics": GPU_NUMERICS,  # for Snakemake, which then calls the job; the store says what to do
         "adapters_per_step": run.jobs.adapters_per_step,
         "store": run.jobs.store_dir,
     }

@@ -14,11 +14,12 @@ from ..base.fetch import fingerprint
 from ..core.device import limited_memory, take_device
 from ..core.errors import LoraryError, damaged, report
 from ..core.private import fast_bfloat16
-from ..core.store import Store, digest
+from ..core.store import Store, digest, remove
 from ..core.values import Position
 from ..core.work import Done, Fault, Item, Work, finish
 from ..data.sequences import Passage, read_passages
 from ..plan import layout
+from ..plan.encode import GPU_NUMERICS
 from .records import write_record
 
 log = logging.getLogger(__name__)
@@ -114,21 +115,27 @@ class InStore:
         """`former`: of each key, the digests that earlier releases gave the same adapter."""
         self.store, self.former = store, former
         self.missing: set[str] = set()
+        self.outdated: set[str] = set()  # there, until there is a better one
         self.trained: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
         for former in self.former[key]:
             self.store.rename(former, key)
-        if self.store.get(key) is not None:
+        if (training := self.store.get(key)) is not None:
             damage = self.store.damage(key)
-            if damage is None:
+            if damage is None and not _outdated(training):
                 return True
+            if damage is None:
+                self.outdated.add(key)
+                damage = "a GPU made it with an earlier version of Lorary, and it may be another passage's"
             log.warning("%s: %s; training it again", self.store.entry(key), damage)
         self.missing.add(key)
         return False
 
     def put(self, results: list[tuple[str, Any]]) -> None:
         for key, (config, tensors, about) in results:
+            if key in self.outdated:
+                remove(self.store.entry(key))
             self.store.put(key, config, tensors, about)
             self.trained.add(key)
 
@@ -154,7 +161,7 @@ class Encoder:
             raise damaged(base_weight, error) from None
         if settings["precision"] == "bfloat16" and device.type == "cpu" and not fast_bfloat16():
             log.warning("this processor has no bfloat16 units: precision float32 will be very much faster")
-        self.device_name = device_name
+        self.device, self.device_name = device, device_name
         self.config = config_bytes(config)
         self.model = decoder.load(model, settings["precision"], device)
         scale = config["lora_alpha"] / config["r"]
@@ -181,6 +188,7 @@ class Encoder:
                 "seconds": round(training.seconds, 3),
                 "device": self.device_name,
                 "adapters_per_step": training.adapters_per_step,
+                **({} if self.device.type == "cpu" else {"gpu_numerics": GPU_NUMERICS}),
             }
             yield [(item, (self.config, files.tensors_bytes(training.tensors), about))]
         yield beyond
@@ -199,6 +207,11 @@ class Encoder:
             else:  # a GPU would fail beyond repair
                 reason = f"token id {highest} is beyond the model's vocabulary of {vocabulary}"
                 beyond.append((item, Fault(f"{reason}; is the tokenizer another's?")))
+
+
+def _outdated(training: dict[str, Any]) -> bool:
+    """Whether a GPU made an entry of the store, with another version."""
+    return not training["device"].startswith("processor") and training.get("gpu_numerics") != GPU_NUMERICS
 
 
 def _about(item: Item, result: Any) -> str:

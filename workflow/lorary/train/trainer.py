@@ -220,7 +220,7 @@ class Fetched:
         self.flat.copy_(flat, non_blocking=True)
         self.losses.copy_(stacked, non_blocking=True)
         self.event = torch.cuda.Event()
-        self.event.record()
+        self.event.record(torch.cuda.current_stream(flat.device))  # where the copies were put
 
     def ready(self) -> bool:
         return self.event is None or self.event.query()
