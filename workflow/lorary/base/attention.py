@@ -16,7 +16,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """q (B, heads, T, D), k and v (B, groups, T, D) -> (B, heads, T, D); each group of heads shares a k and a v."""
     if q.device.type == "cpu" and q.shape[2] <= SHORT:
         return ShortAttention.apply(q, k, v)
+    if not takes_groups(q):
+        k, v = spread(k, q.shape[1]), spread(v, q.shape[1])
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def takes_groups(x: Tensor) -> bool:
+    """Whether torch has a fused attention of grouped heads for such tensors. In float32 on a GPU it has none, and would
+    keep tokens x tokens scores of each head: for 3,000 tokens and 32 heads more than 1 GB a layer, several times."""
+    return x.device.type == "cpu" or x.dtype != torch.float32
+
+
+def spread(x: Tensor, heads: int) -> Tensor:
+    """x (B, groups, T, D) -> (B, heads, T, D): each group's for each of its heads."""
+    return x.unsqueeze(2).expand(-1, -1, heads // x.shape[1], -1, -1).flatten(1, 2)
 
 
 class Cache:

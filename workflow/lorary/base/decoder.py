@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ..core.device import out_of_memory
 from ..core.errors import LoraryError
-from ..core.private import fused_rms_norm
-from .attention import Cache, attend
+from ..core.private import fused_rms_norm, group_heads_where
+from .attention import Cache, attend, takes_groups
 from .fetch import trusts_code
 from .frozen import FrozenLinear, can_pack
 from .support import head_dim, rope_parameters, written_out_here
@@ -69,6 +69,7 @@ def _load_here(directory: str, config: dict[str, Any], dtype: torch.dtype, devic
 def _load_by_transformers(directory: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
+    group_heads_where(takes_groups)
     trust = trusts_code(directory)
     if trust:
         log.warning("trust_remote_code is set: code that came with %s is run", directory)

@@ -1,6 +1,9 @@
 """Private functions of torch and transformers that have no public counterpart, here and nowhere else: what has to be
 looked at when their versions change. Each imports its library when it is called, since most jobs need neither."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,19 @@ def set_clock(tokenizer: Any, today: datetime) -> None:
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     _compile_jinja_template(tokenizer.get_chat_template()).globals["strftime_now"] = today.strftime
+
+
+def group_heads_where(fused: Callable[["Tensor"], bool]) -> None:
+    """Have transformers leave grouped heads to torch's attention only for keys that it has a fused kernel for."""
+    from transformers.integrations import sdpa_attention
+
+    plain = inspect.unwrap(sdpa_attention.use_gqa_in_sdpa)
+
+    @functools.wraps(plain)
+    def use_gqa_in_sdpa(mask: Any, key: "Tensor", value: "Tensor") -> bool:
+        return fused(key) and plain(mask, key, value)
+
+    sdpa_attention.use_gqa_in_sdpa = use_gqa_in_sdpa
 
 
 def fused_rms_norm(x: "Tensor", weight: "Tensor", eps: float) -> tuple["Tensor", "Tensor"]:
