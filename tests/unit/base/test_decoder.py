@@ -65,6 +65,15 @@ def test_bfloat16_keeps_the_base_model_in_bfloat16(tiny_llama):
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
+def test_a_device_that_fails_is_not_taken_for_a_model_that_is_wrong(tiny_llama, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(decoder, "load_file", fails)
+    with pytest.raises(RuntimeError, match=r"^CUDA error"):
+        decoder.load(tiny_llama, "float32", CPU)
+
+
 def test_configs_of_transformers_4_are_read(tmp_path):
     """rope_theta beside rope_scaling instead of rope_parameters."""
     tiny.make_model(tmp_path, "llama", rope_parameters=LLAMA3_ROPE)

@@ -162,6 +162,38 @@ def test_gpu_that_another_job_holds_is_passed_over(start, monkeypatch, tmp_path)
         assert current == [torch.device("cuda", 1)]  # where torch puts what is not told where
 
 
+ASSERT = "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"
+
+
+@pytest.mark.parametrize(
+    ("error", "faulty", "memory"),
+    [
+        (torch.AcceleratorError(ASSERT), True, False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`"), True, False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True, False),
+        (RuntimeError("HIP error: the operation cannot be performed in the present state"), True, False),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), False, True),
+        (torch.AcceleratorError("CUDA error: out of memory"), False, True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), False, True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False, False),
+        (IndexError("index out of range in self"), False, False),
+    ],
+)
+def test_an_error_of_the_device_is_told_from_others(error, faulty, memory):
+    assert bool(device.device_fault(error)) is faulty
+    assert device.out_of_memory(error) is memory
+
+
+def test_an_error_of_the_device_is_told_in_words(monkeypatch, threads):
+    """Whatever was done on it, as for `ask`; and any other error is the caller's."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = r"^The device has failed \(CUDA error: device-side assert triggered\)\. .* the same command goes on"
+    with pytest.raises(LoraryError, match=words), take_device(1):
+        raise torch.AcceleratorError(ASSERT)
+    with pytest.raises(ZeroDivisionError), take_device(1):
+        raise ZeroDivisionError
+
+
 def test_the_processor_gives_no_more_threads_than_slurm_allotted(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)

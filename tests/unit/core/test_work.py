@@ -131,6 +131,21 @@ def test_what_fits_no_memory_fails_alone(finish, monkeypatch):
     assert len(results) == 7
 
 
+def test_an_error_of_the_device_is_no_items_fault(finish):
+    class Breaks(Work):
+        def double(self, items):
+            if any(item.content == 5 for item in items):
+                raise torch.AcceleratorError("CUDA error: device-side assert triggered\nand more")
+            return super().double(items)
+
+    words = r"device-side assert triggered\).* 4 of 8 things are kept.* In hand: place 4, place 5\.$"
+    with pytest.raises(LoraryError, match=words):
+        finish(Breaks())
+    rest = Work()
+    assert finish(rest) == ({}, RESULTS)
+    assert rest.asked == [[4, 5], [6, 7]]
+
+
 def test_what_has_failed_is_told_though_it_is_stopped(tmp_path):
     struck, failed = Work(fails=[1], struck=2), {}
     with pytest.raises(LoraryError, match="Stopped after 3 of 8 things"):

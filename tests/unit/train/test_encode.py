@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 import tiny
 from lorary.adapters.digest import digest_base_weight
+from lorary.base import decoder
 from lorary.core import stop
 from lorary.core.device import limited_memory
 from lorary.core.errors import LoraryError
@@ -46,6 +47,27 @@ def test_a_passage_that_cannot_be_trained_fails_alone(made, tmp_path, sequence, 
     assert outcome["trained"] == 2
     assert [failure["path"] for failure in outcome["failed"]] == [str(tmp_path / "out/data_1/passage_0")]
     assert not (tmp_path / "record.tsv").exists()
+
+
+def test_an_error_of_the_device_fails_no_passage(made, tmp_path, monkeypatch):
+    """It ends the job; the next call trains what was not finished, and that alone."""
+    hidden, steps = decoder.Decoder.hidden, []
+
+    def breaks(self, ids):
+        steps.append(ids)
+        if len(steps) == 7:  # of the second passage: the first one has five
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered\nCompile with ...")
+        return hidden(self, ids)
+
+    monkeypatch.setattr(decoder.Decoder, "hidden", breaks)
+    words = (
+        r"^The device has failed \(CUDA error: device-side assert triggered\)\. [^(]* 1 of 3 passages are in the store"
+    )
+    with pytest.raises(LoraryError, match=words):
+        run_job(made, tmp_path, made / "llama.parquet", adapters_per_step=1)
+    assert json.loads((tmp_path / "outcome.json").read_text()) == {"trained": 1, "failed": []}
+    run_job(made, tmp_path, made / "llama.parquet")
+    assert json.loads((tmp_path / "outcome.json").read_text()) == {"trained": 2, "failed": []}
 
 
 def test_where_no_passage_can_be_trained_each_is_named(made, tmp_path):

@@ -295,6 +295,38 @@ def test_whatever_goes_wrong_with_a_step_fails_one_passage(made, monkeypatch):
     assert results[0, 0].adapters_per_step == 3
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.AcceleratorError("CUDA error: unspecified launch failure"), TypeError("a bug"), NotImplementedError()],
+)
+def test_what_is_no_passages_fault_is_not_called_so(made, monkeypatch, error):
+    """Every passage would fail of it, one after the other."""
+
+    def fails(self, ids):
+        raise error
+
+    monkeypatch.setattr(decoder.Decoder, "hidden", fails)
+    for n in (1, "auto"):
+        with pytest.raises(type(error)):
+            train(made / "llama", made / "llama-base", passages(made), n, precision="bfloat16")
+
+
+def test_a_passage_that_fails_a_trial_fails_alone(made, monkeypatch):
+    hidden = decoder.Decoder.hidden
+
+    def fussy(self, ids):
+        if (ids == 499).any():
+            raise RuntimeError("I do not like 499")
+        return hidden(self, ids)
+
+    monkeypatch.setattr(decoder.Decoder, "hidden", fussy)
+    some = passages(made)
+    for example in some[0].examples:
+        example.ids[0] = 499
+    results = train(made / "llama", made / "llama-base", some, "auto", precision="bfloat16")
+    assert [results[i, 0].error for i in range(3)] == ["I do not like 499", None, None]
+
+
 def test_bfloat16_trains_a_float32_adapter_near_that_of_float32(made):
     base, some = made / "llama-base", passages(made)
     exact, rough = train(made / "llama", base, some, 3), train(made / "llama", base, some, 3, precision="bfloat16")

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..core.device import out_of_memory
+from ..core.device import device_fault, out_of_memory
 from ..core.errors import LoraryError
 from ..core.private import fused_rms_norm, group_heads_where
 from .attention import Cache, attend, takes_groups
@@ -46,6 +46,8 @@ def load(directory: str, precision: str, device: torch.device) -> nn.Module:
         else:
             model = _load_by_transformers(directory, dtype, device)
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
+        if device_fault(error):
+            raise
         if out_of_memory(error):
             raise LoraryError(f"{directory} does not fit into memory; precision: bfloat16 takes half.") from None
         reason = (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -22,11 +22,32 @@ from .errors import LoraryError
 log = logging.getLogger(__name__)
 
 TOUCHED_EVERY = 3600  # seconds; what cleans /tmp up goes by days
+# In what torch says where the device or its libraries have failed, and where they lack memory.
+FAULTS = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS", "CUDNN_STATUS", "CUSOLVER_STATUS", "HIP error")
+NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 @contextmanager
 def take_device(threads: int) -> Iterator[tuple]:
-    """Yields (torch.device, its name for people), and gives the device back at the end. Waits while all are taken."""
+    """Yields (torch.device, its name for people), and gives the device back at the end. Waits while all are taken.
+    Raises LoraryError where the device itself fails meanwhile."""
+    try:
+        with _taken(threads) as taken:
+            yield taken
+    except Exception as error:
+        if not (fault := device_fault(error)):
+            raise
+        log.debug("where it failed:", exc_info=True)
+        raise LoraryError(f"{fault} What was finished is kept, and the same command goes on.") from None
+
+
+@contextmanager
+def _taken(threads: int) -> Iterator[tuple]:
     import torch
 
     torch.set_num_threads(min(threads, _allotted_cores()))
@@ -178,7 +199,20 @@ def out_of_memory(error: Exception) -> bool:
     """Whether that is what a computation of torch's has failed of."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    kinds = torch.OutOfMemoryError | MemoryError
+    return isinstance(error, kinds) or any(words in str(error) for words in NO_MEMORY)
+
+
+def device_fault(error: Exception) -> str:
+    """What has become of the device; empty where the error is not its own. After such a one a GPU computes nothing more
+    in this process, whatever it is given."""
+    import torch
+
+    of_device = isinstance(error, torch.AcceleratorError) or any(words in str(error) for words in FAULTS)
+    if not of_device or out_of_memory(error) or isinstance(error, LoraryError):
+        return ""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"The device has failed ({reason}). Should it do so again, see what the system's log says of it."
 
 
 def free_memory() -> None:

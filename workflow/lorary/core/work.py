@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from . import stop
-from .device import free_memory, out_of_memory
+from .device import device_fault, free_memory, out_of_memory
 from .errors import LoraryError, explain, report
 from .files import written_whole
 
@@ -70,7 +70,7 @@ def finish(
     `begin` gives the work, and is called only where an item is missing; while it runs, as for waiting for a device,
     nothing is in hand and a stop ends it at once. The work takes items for as long as it is not asked to stop, and
     yields what is done. `what` the items are, one and many, for messages; `describe` adds a word about a result. Raises
-    LoraryError when it is asked to stop, after what is in hand, and where the disk refuses.
+    LoraryError when it is asked to stop, after what is in hand, and where the disk refuses or the device fails.
     """
     missing: dict[str, Item] = {}
     for item in items:
@@ -83,12 +83,14 @@ def finish(
     log.info("%d %s%s", len(missing), one if len(missing) == 1 else many, others)
     with begin() as work:
         progress = Progress(one, len(missing), describe)
+        in_hand: dict[str, Item] = {}
         with stop.after_what_is_in_hand(log.warning) as asked_to_stop:
             try:
-                for done in work(_until(missing.values(), asked_to_stop)):
+                for done in work(_until(missing.values(), asked_to_stop, in_hand)):
                     good = [(item, result) for item, result in done if not isinstance(result, Fault)]
                     kept.put([(item.key, result) for item, result in good])
                     for item, result in done:
+                        del in_hand[item.key]
                         if isinstance(result, Fault):
                             failed[item.key] = result.reason
                             log.error("%s failed: %s", item.place, result.reason)
@@ -102,6 +104,15 @@ def finish(
                 log.debug("where it was refused:", exc_info=True)
                 raise LoraryError(
                     f"{explain(error)} {progress.good} of {len(missing)} {many} are {kept.where}."
+                ) from None
+            except Exception as error:  # the next call tries again what was in hand
+                if not (fault := device_fault(error)):
+                    raise
+                log.debug("where it failed:", exc_info=True)
+                places = ", ".join(item.place for item in in_hand.values())
+                raise LoraryError(
+                    f"{fault} {progress.good} of {len(missing)} {many} are {kept.where}, and the same command goes on."
+                    f" In hand: {places}."
                 ) from None
     if stopped and progress.done < len(missing):
         raise LoraryError(
@@ -230,10 +241,11 @@ def key(*decides: Any) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def _until(items: Iterable[Item], asked_to_stop: Callable[[], bool]) -> Iterator[Item]:
+def _until(items: Iterable[Item], asked_to_stop: Callable[[], bool], in_hand: dict[str, Item]) -> Iterator[Item]:
     for item in items:
         if asked_to_stop():
             return
+        in_hand[item.key] = item
         yield item
 
 

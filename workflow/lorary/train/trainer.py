@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..adapters.lora import Stack
 from ..base import decoder
-from ..core.device import free_memory, out_of_memory
+from ..core.device import device_fault, free_memory, out_of_memory
 from ..core.work import Fault, divided
 from ..data.sequences import Example, Passage
 from .objective import OBJECTIVES, Objective
@@ -132,6 +132,8 @@ class Trainer:
             self.stack.update(places, self.settings["learning_rate"])
         except Exception as error:  # whatever goes wrong with one passage, the others go on
             if not out_of_memory(error):
+                if not _of_a_passage(error):
+                    raise
                 log.debug("a step failed", exc_info=True)
                 return Fault(str(error) or type(error).__name__)
         else:
@@ -180,7 +182,8 @@ class Trainer:
         return most_that_pays(partial(self.trial, passage), memory, count)
 
     def trial(self, passage: Passage, n: int) -> tuple[float, int] | None:
-        """Seconds and bytes of a step of n passages like this one, without its update; None where it does not fit."""
+        """Seconds and bytes of a step of n passages like this one, without its update; None where it does not fit, or
+        fails."""
         self.stack.make(1)
         self.stack.begin(0)
         batch = max(self._training(passage).batches, key=lambda batch: len(batch) * max(map(len, batch)))
@@ -198,13 +201,20 @@ class Trainer:
                     torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - began
         except Exception as error:
-            if not out_of_memory(error):
+            if not out_of_memory(error) and not _of_a_passage(error):
                 raise
             return None
         finally:
             self.stack.release()
         step = torch.cuda.max_memory_allocated(self.device) - resting if cuda else 0
         return seconds, step + PLACES * n * self.stack.bytes_a_place()
+
+
+def _of_a_passage(error: Exception) -> bool:
+    """Whether what a step has failed of may be in its passages: torch refuses values so. Anything else is the device's,
+    or a bug, and each passage would fail of it."""
+    kinds = RuntimeError | ValueError | IndexError | ArithmeticError
+    return isinstance(error, kinds) and not isinstance(error, NotImplementedError) and not device_fault(error)
 
 
 class Fetched:
