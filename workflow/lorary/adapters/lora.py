@@ -4,25 +4,40 @@ for all.
 After LoRA (Hu et al., ICLR 2022), for each passage of a step: y = W x + alpha / rank * B A x.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from ..base.decoder import Decoder
 from ..base.frozen import FrozenLinear
+from ..core.errors import LoraryError
 from ..core.private import fused_adamw
 from .files import PREFIX, read_adapter
 
+log = logging.getLogger(__name__)
+
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.999), 1e-8, 0.01  # of AdamW, as the reference leaves them
+
+
+@dataclass
+class Batch:
+    """What goes through a model, as all LoRA layers on it see it."""
+
+    ids: tuple[int, ...] | None = None  # (B, T), their shape; None: of a model that is written out here
+    ran: list["LoraLinear"] = field(default_factory=list)  # a layer each time that its gradient was written
 
 
 class LoraLinear(nn.Module):
     """A frozen linear layer with the LoRA matrices of the n passages of a step beside it."""
 
-    def __init__(self, base: nn.Module):
+    def __init__(self, base: nn.Module, name: str, batch: Batch):
         super().__init__()
+        self.name, self.batch = name, batch
         if not isinstance(base, FrozenLinear):
             base = FrozenLinear(cast(Tensor, base.weight), cast(Tensor | None, base.bias))
         self.base = base
@@ -33,7 +48,19 @@ class LoraLinear(nn.Module):
         self.B_grad: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.base(x) if self.A is None else LoraProduct.apply(x, self.A, self.B, self)
+        if self.A is None:
+            return self.base(x)
+        if len(self.A) > 1 and self.batch.ids is not None:
+            self.refuse_mixed(x, *self.batch.ids)
+        return LoraProduct.apply(x, self.A, self.B, self)
+
+    def refuse_mixed(self, x: Tensor, B: int, T: int) -> None:
+        """Raises LoraryError unless x has the B sequences in their order, of which each passage has as many."""
+        if len(x) != B and (x.ndim != 2 or len(x) != B * T):
+            raise LoraryError(
+                f"{self.name}: this layer gets {' x '.join(map(str, x.shape))} of {B} sequences of {T} tokens, as"
+                " experts do: whose they are cannot be told. adapters_per_step: 1 trains one passage at a time."
+            )
 
 
 class LoraProduct(torch.autograd.Function):
@@ -56,6 +83,7 @@ class LoraProduct(torch.autograd.Function):
         # Straight to their places in the step's gradient: nothing to fill with zeros before, or to add up.
         torch.bmm(u.mT, d_rows, out=layer.B_grad)
         torch.bmm(du.mT, rows, out=layer.A_grad)
+        layer.batch.ran.append(layer)
         if not needs_dx:
             return None, None, None, None
         dx = layer.base.gradient(dy.contiguous())
@@ -63,24 +91,31 @@ class LoraProduct(torch.autograd.Function):
         return dx, None, None, None
 
 
-def attach(model: nn.Module, names: Iterable[str]) -> dict[str, LoraLinear]:
-    """Put a LoRA layer in the place of each linear layer that an adapter of these tensors changes; by the names of
-    their A."""
-    layers = {}
+def attach(model: nn.Module, names: Iterable[str]) -> tuple[dict[str, LoraLinear], Batch]:
+    """Put a LoRA layer in the place of each linear layer that an adapter of these tensors changes. Returns them by the
+    names of their A, and what they share."""
+    layers, batch = {}, Batch()
+
+    def note(_, arguments: tuple, settings: dict) -> None:
+        ids = settings.get("input_ids")
+        batch.ids = None if ids is None else tuple(ids.shape)
+
+    if not isinstance(model, Decoder):
+        model.register_forward_pre_hook(note, with_kwargs=True)
     for name in names:
         module, _, kind = name.removeprefix(PREFIX).rpartition(".lora_")
         if kind == "A.weight":
             parent, _, child = module.rpartition(".")
-            layers[name] = LoraLinear(model.get_submodule(module))
+            layers[name] = LoraLinear(model.get_submodule(module), module, batch)
             setattr(model.get_submodule(parent), child, layers[name])
-    return layers
+    return layers, batch
 
 
 class Active:
     """Trained adapters at work on one base model: each row of a batch has a set of its own, whose updates add up."""
 
     def __init__(self, model: nn.Module, names: Iterable[str]):
-        self.layers = attach(model, names)
+        self.layers, _ = attach(model, names)
         self.matrices: dict[
             str, tuple[Tensor, Tensor]
         ] = {}  # A (rows, rank of a set, in), B (rows, rank of a set, out)
@@ -147,7 +182,9 @@ class Stack:
                 for name, t in zip(self.names, stored, strict=True)
             ]
         ).to(self.start)
-        self.layers = attach(model, self.names)
+        self.layers, self.batch = attach(model, self.names)
+        self.trained: set[LoraLinear] = set()  # which a step gives a gradient, all others none; empty before the first
+        self.untouched: list[slice] = []  # of D: the parameters of those others
         self.gathered: Tensor | None = None  # (n, D) of the current step
         self.gradient: Tensor | None = None  # (n, D)
 
@@ -167,6 +204,7 @@ class Stack:
 
     def gather(self, places: list[int]) -> None:
         """The adapters at these places into the layers, for a step of n."""
+        self.batch.ran.clear()
         gathered = self.gathered
         if gathered is None or len(gathered) != len(places):
             gathered = self._attach(len(places))
@@ -177,6 +215,44 @@ class Stack:
         """Of the adapters of the step (n, D), in their type."""
         assert self.gradient is not None  # after a gather
         return self.gradient * self.scale
+
+    def check_layers(self) -> None:
+        """To be called between a step and its update. Raises LoraryError where the model's gradients are not what the
+        layers have written: each writes its own, once, and the same layers do in every step. Those that never do, as
+        in a vision tower, are left alone, as PEFT's optimizer leaves what has no gradient."""
+        ran = set(self.batch.ran)
+        if len(ran) < len(self.batch.ran):
+            layer, times = Counter(self.batch.ran).most_common(1)[0]
+            raise LoraryError(
+                f"{layer.name}: this layer runs {times} times in a step, as shared or looped layers do, and Lorary"
+                " trains only what runs once. Leave it out of lora_target_modules."
+            )
+        if not ran:
+            raise LoraryError("None of the layers that were to be trained gets a gradient: see lora_target_modules.")
+        if not self.trained:
+            self.trained = ran
+            self._leave_alone([layer for layer in self.layers.values() if layer not in ran])
+        if ran != self.trained:
+            names = _listed([layer for layer in self.layers.values() if layer in ran ^ self.trained])
+            raise LoraryError(
+                f"{names}: these layers run in some steps only, as experts do that tokens are routed to, and Lorary"
+                " trains only what runs in each. Leave them out of lora_target_modules."
+            )
+
+    def _leave_alone(self, layers: list[LoraLinear]) -> None:
+        if layers:
+            log.warning(
+                "%d of %d layers get no gradient from text, and stay as in the base weight: %s",
+                len(layers), len(self.layers), _listed(layers),
+            )  # fmt: skip
+        start = 0
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            part = slice(start, start := start + shape.numel())
+            if self.layers[name.replace(".lora_B.", ".lora_A.")] not in layers:
+                continue
+            if self.untouched and self.untouched[-1].stop == part.start:  # one copy for all that lie together
+                part = slice(self.untouched.pop().start, part.stop)
+            self.untouched.append(part)
 
     def update(self, places: list[int], learning_rate: float) -> None:
         """One step of AdamW (Loshchilov & Hutter, ICLR 2019) for the gathered adapters, fused over them.
@@ -195,6 +271,9 @@ class Stack:
             WEIGHT_DECAY,
             EPS,
         )
+        for part in self.untouched:
+            for place in places:
+                self.flat[place, part].copy_(self.start[part])
 
     def tensors(self, flat: Tensor) -> dict[str, Tensor]:
         """The tensors of one adapter (D,), by PEFT's names."""
@@ -208,7 +287,7 @@ class Stack:
 
     def _attach(self, n: int) -> Tensor:
         """The matrices of n adapters and their gradients into the layers; returns the matrices (n, D), not filled."""
-        gathered, gradient = (torch.empty(n, len(self.start), dtype=self.dtype, device=self.device) for _ in range(2))
+        gathered, gradient = (torch.zeros(n, len(self.start), dtype=self.dtype, device=self.device) for _ in range(2))
         self.gathered, self.gradient = gathered, gradient
         views = dict(zip(self.names, self._views(gathered), strict=True))
         gradients = dict(zip(self.names, self._views(gradient), strict=True))
@@ -222,6 +301,11 @@ class Stack:
         """flat (..., D) -> a view of each tensor (..., *shape)"""
         parts = flat.detach().split([shape.numel() for shape in self.shapes], dim=-1)
         return [part.unflatten(-1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+
+def _listed(layers: list[LoraLinear]) -> str:
+    more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+    return f"{layers[0].name}{more}"
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

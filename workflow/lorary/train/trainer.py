@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..adapters.lora import Stack
 from ..base import decoder
 from ..core.device import device_fault, free_memory, out_of_memory
+from ..core.errors import LoraryError
 from ..core.work import Fault, divided
 from ..data.sequences import Example, Passage
 from .objective import OBJECTIVES, Objective
@@ -128,7 +129,9 @@ class Trainer:
         try:
             self.stack.gather(places)
             losses = self._losses([training.batch() for training in trainings])  # (n,)
-            losses.sum().backward()
+            if losses.requires_grad:
+                losses.sum().backward()
+            self.stack.check_layers()
             self.stack.update(places, self.settings["learning_rate"])
         except Exception as error:  # whatever goes wrong with one passage, the others go on
             if not out_of_memory(error):
@@ -182,8 +185,8 @@ class Trainer:
         return most_that_pays(partial(self.trial, passage), memory, count)
 
     def trial(self, passage: Passage, n: int) -> tuple[float, int] | None:
-        """Seconds and bytes of a step of n passages like this one, without its update; None where it does not fit, or
-        fails."""
+        """Seconds and bytes of a step of n passages like this one, without its update; None where it does not fit, is
+        refused."""
         self.stack.make(1)
         self.stack.begin(0)
         batch = max(self._training(passage).batches, key=lambda batch: len(batch) * max(map(len, batch)))
@@ -201,7 +204,7 @@ class Trainer:
                     torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - began
         except Exception as error:
-            if not out_of_memory(error) and not _of_a_passage(error):
+            if not (out_of_memory(error) or _of_a_passage(error) or isinstance(error, LoraryError)):
                 raise
             return None
         finally:
