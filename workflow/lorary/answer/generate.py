@@ -45,11 +45,12 @@ class Answerer:
         tokens: list[list[int]] = [[] for _ in prompts]
         running = set(range(len(prompts)))
         for step in steps(prompts, max_new_tokens):
+            values = step.tolist()  # the one thing that waits for a GPU
             for row in list(running):
-                if step[row] in self.ends:
+                if values[row] in self.ends:
                     running.discard(row)
                 else:
-                    tokens[row].append(step[row])
+                    tokens[row].append(values[row])
             if not running:
                 break
         return [answer for _, answer in sorted(zip(order, tokens, strict=True))]
@@ -94,8 +95,8 @@ class Answerer:
             return self.model.lm_head(self.model.hidden(ids)[row, column])
         return decoder.logits(self.model, ids)[row, column]
 
-    def _steps(self, prompts: list[list[int]], max_new_tokens: int) -> Iterator[list[int]]:
-        """The next token of each row, step after step."""
+    def _steps(self, prompts: list[list[int]], max_new_tokens: int) -> Iterator[Tensor]:
+        """The next token of each row (B,), step after step."""
         model = cast(decoder.Decoder, self.model)
         first = model.model.layers[0].self_attn
         shape = len(prompts), first.groups, len(prompts[-1]) + max_new_tokens, first.head_dim
@@ -104,18 +105,18 @@ class Answerer:
         for rows in self._groups(prompts):
             self.active.select(rows)
             ids, lengths = _padded(prompts[rows], self.device)
-            cache.begin(rows, lengths)
+            cache.begin(rows, lengths, ids.shape[1])
             last.append(model.hidden(ids, cache)[torch.arange(len(ids), device=self.device), lengths - 1])
         self.active.select(slice(None))
         tokens = model.lm_head(torch.cat(last)).argmax(-1)  # (B,)
-        yield tokens.tolist()
+        yield tokens
         for _ in range(max_new_tokens - 1):
             cache.next()
             tokens = model.lm_head(model.hidden(tokens[:, None], cache)[:, 0]).argmax(-1)
             cache.lengths += 1
-            yield tokens.tolist()
+            yield tokens
 
-    def _steps_of_transformers(self, prompts: list[list[int]], max_new_tokens: int) -> Iterator[list[int]]:
+    def _steps_of_transformers(self, prompts: list[list[int]], max_new_tokens: int) -> Iterator[Tensor]:
         from transformers import GenerationConfig
 
         settings = {"do_sample": False, "max_new_tokens": max_new_tokens, "pad_token_id": 0}
@@ -128,7 +129,7 @@ class Answerer:
             attention_mask=mask.long(),
             generation_config=GenerationConfig(**settings, eos_token_id=sorted(self.ends) or None),
         )
-        yield from output[:, ids.shape[1] :].T.tolist()
+        yield from output[:, ids.shape[1] :].T.cpu()
 
 
 def _padded(sequences: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ class Cache:
         """Room for `shape` (B, groups, tokens, D) in each layer, in the type and on the device of `like`."""
         self.keys, self.values = ([like.new_zeros(shape) for _ in range(layers)] for _ in range(2))
         self.lengths = torch.zeros(shape[0], dtype=torch.long, device=like.device)  # tokens so far
+        self.longest = 0  # of them, known without asking the device
         self.room = shape[2]
         self.rows = slice(0)  # whose prompt is being read
         self.seen: Tensor | None = None  # (B, 1, 1, tokens): which keys each row sees, once all prompts are read
@@ -49,15 +50,16 @@ class Cache:
         """All prompts are read."""
         return self.seen is not None
 
-    def begin(self, rows: slice, lengths: Tensor) -> None:
+    def begin(self, rows: slice, lengths: Tensor, longest: int) -> None:
         """The prompts of these rows come next, of these lengths."""
-        self.rows = rows
+        self.rows, self.longest = rows, max(self.longest, longest)
         self.lengths[rows] = lengths
 
     def next(self) -> None:
         """A token of each row comes next."""
-        longest = int(self.lengths.max()) + 1
-        self.seen = (torch.arange(longest, device=self.lengths.device) <= self.lengths[:, None])[:, None, None]
+        self.longest += 1
+        places = torch.arange(self.longest, device=self.lengths.device)
+        self.seen = (places <= self.lengths[:, None])[:, None, None]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As `attend`, keeping k and v; with those that are kept, once all prompts are read."""
