@@ -80,6 +80,22 @@ def test_private_functions_are_reached_in_one_place(path):
         assert not PRIVATE.search(path.read_text(encoding="utf-8"))
 
 
+# What ruff's PLW1514 does not see: methods of what it cannot tell to be a path, processes, and logging.
+OPENERS = {"read_text", "write_text", "FileHandler"}
+
+
+@pytest.mark.parametrize("path", [path for path in CODE if path.suffix == ".py"], ids=name)
+def test_every_text_is_read_and_written_with_its_encoding(path):
+    """A locale need not be UTF-8, as LC_ALL=C is not."""
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(call, ast.Call):
+            continue
+        function = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        given = {keyword.arg for keyword in call.keywords}
+        text = function in OPENERS or {"text", "universal_newlines"} & given
+        assert not text or "encoding" in given, f"{name(path)}:{call.lineno}"
+
+
 @pytest.mark.parametrize("path", CODE, ids=name)
 def test_no_module_is_long(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST

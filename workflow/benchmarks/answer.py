@@ -51,7 +51,7 @@ def bench_answers(
     figures = {"machine": machine(threads), "questions": QUESTIONS, "seconds": seconds, "same_answers": same}
     figures["adapters_a_question"] = sum(len(paths) for _, paths in questions) / QUESTIONS
     figures["speedup"] = seconds["peft"] / seconds["ours"]
-    Path(output).write_text(json.dumps(figures, indent=2) + "\n")
+    Path(output).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     lines = [
         f"On {figures['machine']}: {QUESTIONS} questions, {figures['adapters_a_question']:.0f} adapters each, at most"
         f" {max_new_tokens} new tokens:",

@@ -57,7 +57,7 @@ def python(*command: str, given: dict[str, Any]) -> str:
     """The last line that a Python process prints, which finds `lorary` and gets its arguments as JSON."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TQDM_DISABLE": "1"}
     output = subprocess.check_output(
-        [sys.executable, "-W", "ignore", *command], input=json.dumps(given), env=environment, text=True
+        [sys.executable, "-W", "ignore", *command], input=json.dumps(given), env=environment, encoding="utf-8"
     )
     return output.splitlines()[-1]
 
@@ -79,4 +79,4 @@ def synchronize(device) -> None:
 
 
 def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
+    return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []

@@ -73,7 +73,7 @@ def bench(model: str, base_weight: str, prompts: str, threads: int, output: str,
     log.info("side by side on a tiny model")
     stacked = in_a_process("benchmarks.train", {**common, "way": "tiny"})
     measured = {"machine": machine(threads), "ways": ways, "job": job, "linear": linear, "tiny": stacked}
-    Path(output).write_text(json.dumps(measured, indent=2) + "\n")
+    Path(output).write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     draw(measured, plot)
     return tables(measured)
 
@@ -190,7 +190,7 @@ def measure_job(
     began = time.perf_counter()
     peak = int(python("-c", program, given=arguments))
     seconds = time.perf_counter() - began
-    lines = (here / "record.tsv").read_text().splitlines()
+    lines = (here / "record.tsv").read_text(encoding="utf-8").splitlines()
     column = lines[0].split("\t").index("seconds")
     training = sum(float(line.split("\t")[column]) for line in lines[1:])
     return {

@@ -1,12 +1,14 @@
 """python -m lorary ask "question", python -m lorary keys: see --help."""
 
 import argparse
+import io
 import logging
 import os
 import sys
 import warnings
 
 from .core.errors import LoraryError, explain
+from .core.values import is_text
 from .plan.config import load_schema, table
 from .plan.methods import METHODS
 
@@ -52,12 +54,14 @@ def main() -> int:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     warnings.simplefilter("ignore", FutureWarning)
     logging.getLogger("lorary").setLevel(logging.ERROR)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what this locale cannot show, as on stderr
     try:
         from .answer.ask import ask
 
         print(
             ask(
-                arguments.question,
+                _question(arguments.question),
                 arguments.run,
                 arguments.passages,
                 arguments.top,
@@ -77,6 +81,16 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _question(text: str) -> str:
+    """The question, also where the locale could not read what was typed, which is UTF-8 then."""
+    if is_text(text):
+        return text
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeDecodeError:
+        raise LoraryError("The question cannot be read: it is neither in this locale's encoding nor UTF-8.") from None
 
 
 def _positive(text: str) -> int:

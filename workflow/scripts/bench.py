@@ -17,5 +17,5 @@ with job(snakemake.log[0], snakemake.rule):
         output=snakemake.output.figures,
         plot=snakemake.output.plot,
     )
-    Path(snakemake.output.table).write_text(tables)
+    Path(snakemake.output.table).write_text(tables, encoding="utf-8")
     print(tables)

@@ -19,5 +19,5 @@ with job(snakemake.log[0], snakemake.rule):
         threads=snakemake.threads,
         output=snakemake.output.figures,
     )
-    Path(snakemake.output.table).write_text(table)
+    Path(snakemake.output.table).write_text(table, encoding="utf-8")
     print(table)

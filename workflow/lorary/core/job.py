@@ -32,7 +32,7 @@ def job(log_file: str, label: str, network: bool = False) -> Iterator[None]:
     terminal.setLevel(logging.INFO)
     log.addHandler(terminal)
     try:
-        file = logging.FileHandler(log_file, mode="w")
+        file = logging.FileHandler(log_file, mode="w", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
         slurm = os.environ.get("SLURM_JOB_ID")

@@ -148,7 +148,7 @@ def check(rows: list[Row], augment_model: str) -> list[str]:
     """Every fault of the rows, one line each."""
     import jsonschema
 
-    schema = _for_model(yaml.safe_load(SCHEMA.read_text()), augment_model)
+    schema = _for_model(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")), augment_model)
     validator = jsonschema.Draft202012Validator(schema)
     faults = []
     for file, index, question in rows:

@@ -42,7 +42,7 @@ def git_revision() -> str | None:
     """Of the checkout that this file belongs to, with -dirty where it was changed; None where there is none."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        git = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        git = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return git.stdout.strip() or None
@@ -50,7 +50,7 @@ def git_revision() -> str | None:
 
 def versions() -> dict[str, str]:
     """Of Python and of each package that envs/requirements.txt pins."""
-    names = re.findall(r"^([\w-]+)==", (ROOT / "envs/requirements.txt").read_text(), re.M)
+    names = re.findall(r"^([\w-]+)==", (ROOT / "envs/requirements.txt").read_text(encoding="utf-8"), re.M)
     found = {"python": platform.python_version()}
     for name in names:
         try:
