@@ -38,8 +38,14 @@ def rows(tmp_path):
     return dataset.load([tiny.write_rows(tmp_path / "total.json", tiny.make_rows(2, passages=2, pairs=3))], -1, "aug")
 
 
-def prompter(model, with_cot=False, fewshot=None, templates=DEFAULT, chat_date="26 Jul 2024"):
-    setting = {"prompt_templates": str(templates), "fewshot": fewshot and str(fewshot)}
+THINKING = (  # as Qwen3's
+    tiny.CHATML + "{% if add_generation_prompt and enable_thinking is defined and enable_thinking is false %}"
+    "<think>\n\n</think>\n\n{% endif %}"
+)
+
+
+def prompter(model, with_cot=False, fewshot=None, templates=DEFAULT, chat_date="26 Jul 2024", **later):
+    setting = {"prompt_templates": str(templates), "fewshot": fewshot and str(fewshot), **later}
     return prompts.load_prompter(str(model), {**setting, "with_cot": with_cot, "chat_date": chat_date})
 
 
@@ -257,6 +263,34 @@ def test_no_template_sees_the_clock(tmp_path, monkeypatch, rows, template, shown
     assert made.tokenizer.apply_chat_template([message], tokenize=False, chat_template=DAY) == "05 Dec 2031"
     assert prompts.build(rows, made, 3000) == ids
     assert ids["error"].null_count == len(ids)
+
+
+def test_variables_of_the_chat_template_are_given_to_it_wherever_a_prompt_is_made(tmp_path, rows):
+    tiny.make_tokenizer(tmp_path, THINKING)
+    default = prompter(tmp_path)
+    for same in ({}, {"enable_thinking": True}, {"enable_thinking": None}):
+        assert prompts.build(rows, prompter(tmp_path, chat_template_kwargs=same), 3000) == prompts.build(
+            rows, default, 3000
+        )
+    quick = prompter(tmp_path, chat_template_kwargs={"enable_thinking": False})
+    closed = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert quick.text("who", ["A"], None)[0] == default.text("who", ["A"], None)[0] + "<think>\n\n</think>\n\n"
+    decode = quick.tokenizer.decode
+    assert decode(quick.prompt_ids("who", ["A"])).endswith(closed + quick.text("who", [], None)[1])
+    ids, begin = quick.answer_ids("who", "him")
+    assert closed in decode(ids[:begin])
+    assert all(closed in decode(row["input_ids"]) for row in prompts.build(rows, quick, 3000).to_pylist())
+
+
+def test_a_variable_that_the_chat_template_does_not_read_is_refused(tmp_path):
+    """It would change nothing, in silence: as with a template that always begins a thought."""
+    tiny.make_tokenizer(tmp_path, tiny.CHATML + "{% if add_generation_prompt %}<think>\n{% endif %}")
+    with pytest.raises(LoraryError, match=r"chat_template_kwargs: the chat template of .* reads no enable_thinking"):
+        prompter(tmp_path, chat_template_kwargs={"enable_thinking": False})
+    # where the thought can be ended by the wording of the answer
+    templates = write(tmp_path / "mine.yaml", wording(direct__assistant="</think>\n\nThe answer is {answer}"))
+    asked = prompter(tmp_path, templates=templates)
+    assert asked.tokenizer.decode(asked.prompt_ids("who", [])).endswith("<think>\n</think>\n\nThe answer is ")
 
 
 def test_ids_are_cut_and_the_cut_is_told(model, rows, caplog):

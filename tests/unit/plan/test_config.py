@@ -124,6 +124,20 @@ BAD = {
     "fewshot": ["", [], 1],
     "max_length": [1, 0, -1, "3000", 2.5, True],
     "chat_date": ["", "2024-07-26", "July 26, 2024", "31 Feb 2024", "26 Jul 2024\n", 2024, None],
+    "chat_template_kwargs": [
+        None,
+        [],
+        "enable_thinking",
+        {"a": [1]},
+        {"a": {}},
+        {"a b": 1},
+        {"": 1},
+        {1: 1},
+        {"a": NAN},
+        {"a": "1e999"},
+        {"a": 10**400},
+        *({name: True} for name in ("tokenize", "add_generation_prompt", "messages", "conversation", "self", "tools")),
+    ],
     "per_device_train_batch_size": [0, -1, 1.5, None],
     "num_train_epochs": [0, -1, 0.5, None],
     "learning_rate": [0, 0.0, -3e-4, NAN, INF, -INF, "nan", "inf", "1e999", "fast", None, True, [1e-3]],
@@ -193,6 +207,16 @@ def test_an_integer_beyond_floats_is_no_learning_rate():
         ("num_train_epochs", 2.0, 2),
         ("passages_per_job", 8.0, 8),
         ("chat_date", "6 Jul 2024", "6 Jul 2024"),
+        (
+            "chat_template_kwargs",
+            {"a": "false", "b": "True", "c": "5", "d": "x"},
+            {"a": False, "b": True, "c": 5, "d": "x"},
+        ),
+        (
+            "chat_template_kwargs",
+            {"a": "null", "b": '"5"', "c": "1.5", "d": "[1]"},
+            {"a": None, "b": "5", "c": 1.5, "d": "[1]"},
+        ),
     ],
 )
 def test_what_yaml_and_the_command_line_make_of_values_is_undone(key, given, read):

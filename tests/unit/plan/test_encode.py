@@ -9,7 +9,8 @@ import pytest
 import tiny
 from lorary.core.errors import LoraryError
 from lorary.plan import encode, layout
-from lorary.plan.config import resolve
+from lorary.plan.config import load_schema, resolve
+from lorary.plan.run import LATER
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +169,30 @@ def test_what_prompt_ids_depend_on_separates_them():
         ]
     )
     assert len(made.prompts) == len({batch.inputs["prompts"] for batch in made.batches}) == 3
+
+
+def test_what_came_later_changes_nothing_where_it_is_not_set():
+    """Neither names, which Snakemake would make anew, nor params, for which it would run again."""
+    settings = {"data_type": "b", "prompt_templates": "t.yaml", "model_name": "m"}
+    Path("t.yaml").touch()
+    for later in ({}, LATER):
+        made = make(**settings, **later)
+        assert list(made.prompts) == ["m_toy_b_direct_adefe5f7"]
+        assert list(made.tables) == ["toy_b_fe21f8f0"]
+        (run,) = made.indexes.values()
+        for job in (*made.prompts.values(), *made.tables.values(), run):
+            assert not [key for key in LATER if key in json.dumps(job.params)]
+    assert {key: load_schema()["properties"][key]["default"] for key in LATER} == LATER
+
+
+@pytest.mark.parametrize(("key", "value"), [("chat_template_kwargs", {"enable_thinking": False})])
+def test_what_came_later_is_said_and_told_apart_where_it_is_set(key, value):
+    made = make(runs=[{"adapter_dir": "a"}, {"adapter_dir": "b", key: value}])
+    first, second = made.prompts.values()
+    assert first.label != second.label
+    assert second.params == {**first.params, key: value}
+    assert [key in job.params["runs"][0] for job in made.indexes.values()] == [False, True]
+    assert f"with different {key}. " in refusal({}, {key: value})
 
 
 def test_examples_count_only_with_chain_of_thought():

@@ -5,6 +5,7 @@ After get_train_data and get_prompt of Parametric RAG (Su et al., SIGIR 2025).
 
 import json
 import logging
+import re
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Prompter:
     fewshot: str  # the examples as the prompt shows them; empty without chain of thought
     with_cot: bool
     chat_date: str
+    chat_template_kwargs: dict[str, Any]  # variables of the model's chat template
 
     def text(self, question: str, contexts: list[str], answer: str | None) -> tuple[str, str]:
         """The user's turn up to where the assistant begins, in the model's chat format; and the assistant's text, only
@@ -68,7 +70,9 @@ class Prompter:
         )
         set_clock(self.tokenizer, parse_date(self.chat_date))  # no template sees the real one
         message = {"role": "user", "content": user}
-        prompt = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        prompt = self.tokenizer.apply_chat_template(
+            [message], tokenize=False, add_generation_prompt=True, **self.chat_template_kwargs
+        )
         return prompt, fill(self.templates[f"{style}.assistant"], answer="" if answer is None else clean_answer(answer))
 
     def prompt_ids(self, question: str, contexts: list[str]) -> list[int]:
@@ -155,11 +159,18 @@ def fill(template: str, **values: str) -> str:
 
 def load_prompter(model: str, setting: dict[str, Any]) -> Prompter:
     """Read the tokenizer of a base model, templates and few-shot examples, as the config's keys `prompt_templates`,
-    `fewshot`, `with_cot` and `chat_date` have them. Raises LoraryError."""
+    `fewshot`, `with_cot`, `chat_date` and, where it is set, `chat_template_kwargs` have them. Raises LoraryError."""
     wording = load_templates(setting["prompt_templates"])
     examples = load_fewshot(setting["fewshot"]) if setting["with_cot"] else []
     shown = "".join(fill(wording["example"], **example) for example in examples)
-    return Prompter(load_tokenizer(model), wording, shown, setting["with_cot"], setting["chat_date"])
+    tokenizer, variables = load_tokenizer(model), setting.get("chat_template_kwargs", {})
+    for name in variables:
+        if not re.search(rf"\b{name}\b", tokenizer.get_chat_template()):
+            raise LoraryError(
+                f"chat_template_kwargs: the chat template of {model} reads no {name}, so it would change nothing."
+                " chat_template.jinja there has the names that it reads."
+            )
+    return Prompter(tokenizer, wording, shown, setting["with_cot"], setting["chat_date"], variables)
 
 
 def load_tokenizer(model: str):

@@ -12,6 +12,7 @@ from .job import Job
 from .layout import RunFolder
 from .methods import METHODS
 from .resources import Resources
+from .run import deciding
 
 # What one job does with one load of the base model: seconds to minutes on a GPU.
 QUESTIONS_PER_JOB = 256
@@ -68,7 +69,7 @@ def _prediction(encoding: Encoding, kind: Type, method: str) -> Gathered:
         parts.append(part)
     folder = kind.folder.run.predictions(method, kind.folder.kind)
     rule = kind.folder.rule(f"score_{method}")
-    settings = {**kind.asked.flat(), "data_type": kind.folder.kind, "inference_method": method}
+    settings = {**deciding(kind.asked.flat()), "data_type": kind.folder.kind, "inference_method": method}
     result = Job(
         rule=rule,
         name=f"predict/{rule}",

@@ -89,6 +89,8 @@ def _read(value: Any, rule: dict[str, Any]) -> Any:
     allowed = rule.get("type") or [option.get("type") for option in rule.get("anyOf", [])]
     if isinstance(value, float) and value.is_integer() and allowed != "number":
         return int(value)
+    if isinstance(value, dict) and allowed == "object":
+        return {key: _read_scalar(item) for key, item in value.items()}
     if not isinstance(value, str):
         return value
     if "null" in allowed and value == "null":
@@ -103,6 +105,18 @@ def _read(value: Any, rule: dict[str, Any]) -> Any:
     return value
 
 
+def _read_scalar(value: Any) -> Any:
+    """A value inside a mapping: what reads as a number, true, false or null is that, since the command line hands over
+    text only; so text like this takes quotes of its own ('"5"')."""
+    if not isinstance(value, str):
+        return value
+    try:
+        read = json.loads(value.lower() if value.lower() in ("true", "false", "null") else value)
+    except (ValueError, RecursionError):
+        return value
+    return value if isinstance(read, list | dict) else read
+
+
 def _faults(config: dict[str, Any], schema: dict[str, Any], where: str) -> list[str]:
     properties = schema["properties"]
     faults = {}
@@ -115,14 +129,21 @@ def _faults(config: dict[str, Any], schema: dict[str, Any], where: str) -> list[
         if error.absolute_path:
             key = str(error.absolute_path[0])
             faults[key] = _fault(where, key, config, properties)
-    if isinstance(rate := config.get("learning_rate"), int | float) and not abs(rate) <= sys.float_info.max:
-        faults["learning_rate"] = _fault(where, "learning_rate", config, properties)
+    for key in ("learning_rate", "chat_template_kwargs"):
+        value = config.get(key)
+        if any(map(_is_no_float, value.values() if isinstance(value, dict) else [value])):
+            faults[key] = _fault(where, key, config, properties)
     if isinstance(date := config.get("chat_date"), str):
         try:
             chat_date(date)
         except ValueError:
             faults["chat_date"] = _fault(where, "chat_date", config, properties)
     return list(faults.values())
+
+
+def _is_no_float(value: Any) -> bool:
+    """Whether a value is NaN, an infinity, or a whole number beyond them."""
+    return isinstance(value, int | float) and not abs(value) <= sys.float_info.max
 
 
 def _fault(where: str, key: str, config: dict[str, Any], properties: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from .job import Job
 from .layout import RunFolder, TypeFolder
 from .methods import METHODS
 from .resources import Resources
+from .run import deciding
 
 # Up to so many passages `passages_per_job: auto` gives each its own job; beyond, it keeps a run near so many jobs.
 JOBS = 100
@@ -188,7 +189,7 @@ def _table(part: Part) -> Job:
 def _prompts(part: Part, model: Job, table: Job) -> Job:
     prompts = part.run.prompts
     inputs = {"model": model.outputs["model"], "table": table.outputs["table"]}
-    params = {**vars(prompts), "fewshot": prompts.fewshot if prompts.with_cot else None}
+    params = {**deciding(vars(prompts)), "fewshot": prompts.fewshot if prompts.with_cot else None}
     name = layout.prompts_name(part.run, part.folder.kind, {**inputs, **params})
     inputs |= {"templates": params["prompt_templates"], "fewshot": params["fewshot"] or []}
     return Job("build_prompts", name, inputs, {"folder": layout.PROMPTS_FOLDER.format(prompts=name)}, params)
@@ -267,7 +268,7 @@ def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> J
                 }
                 for kind, _ in contents
             },
-            "runs": [run.flat("answers") for run in runs.values()],
+            "runs": [deciding(run.flat("answers")) for run in runs.values()],
             "data": sorted({str(path) for _, part in contents for path in part.files}),
         },
     )

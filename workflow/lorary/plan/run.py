@@ -4,6 +4,15 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+# Keys of later releases, with their defaults.
+LATER: dict[str, Any] = {"chat_template_kwargs": {}}
+
+
+def deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as params and records have them: a key of a later release is among them only where it is set, so that
+    what was made before there was that key is not made again."""
+    return {key: value for key, value in settings.items() if key not in LATER or value != LATER[key]}
+
 
 @dataclass(frozen=True)
 class Model:
@@ -31,6 +40,7 @@ class Prompts:
     fewshot: str | None
     max_length: int
     chat_date: str
+    chat_template_kwargs: dict[str, Any]
 
 
 @dataclass(frozen=True)
