@@ -185,7 +185,9 @@ def test_what_came_later_changes_nothing_where_it_is_not_set():
     assert {key: load_schema()["properties"][key]["default"] for key in LATER} == LATER
 
 
-@pytest.mark.parametrize(("key", "value"), [("chat_template_kwargs", {"enable_thinking": False})])
+@pytest.mark.parametrize(
+    ("key", "value"), [("chat_template_kwargs", {"enable_thinking": False}), ("split_special_tokens", True)]
+)
 def test_what_came_later_is_said_and_told_apart_where_it_is_set(key, value):
     made = make(runs=[{"adapter_dir": "a"}, {"adapter_dir": "b", key: value}])
     first, second = made.prompts.values()

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..core.files import written_whole
 from ..core.private import set_clock
 from ..core.values import chat_date as parse_date
 from ..core.values import is_text
+from .markup import Markup, encode
 
 log = logging.getLogger(__name__)
 
@@ -54,42 +55,54 @@ class Prompter:
 
     tokenizer: Any
     templates: dict[str, str]  # keys of FIELDS
-    fewshot: str  # the examples as the prompt shows them; empty without chain of thought
+    examples: list[dict[str, str]]  # that the prompt shows; none without chain of thought
     with_cot: bool
     chat_date: str
     chat_template_kwargs: dict[str, Any]  # variables of the model's chat template
+    markup: Markup | None = None  # where passages, questions and answers are plain text
 
-    def text(self, question: str, contexts: list[str], answer: str | None) -> tuple[str, str]:
+    def text(
+        self, question: str, contexts: list[str], answer: str | None, mark: Callable[[str], str] = str
+    ) -> tuple[str, str]:
         """The user's turn up to where the assistant begins, in the model's chat format; and the assistant's text, only
-        its opening where there is no answer."""
+        its opening where there is no answer. What templates are filled with goes through `mark`."""
         style = "cot" if self.with_cot else "direct"
         numbered = enumerate(contexts, start=1)
-        passages = "".join(fill(self.templates["passage"], number=str(n), passage=text) for n, text in numbered)
-        user = fill(
-            self.templates[f"{style}.user"], passages=passages, question=clean_question(question), fewshot=self.fewshot
-        )
+        passages = "".join(fill(self.templates["passage"], number=str(n), passage=mark(text)) for n, text in numbered)
+        shown = ({key: mark(text) for key, text in example.items()} for example in self.examples)
+        fewshot = "".join(fill(self.templates["example"], **example) for example in shown)
+        question = mark(clean_question(question))
+        user = fill(self.templates[f"{style}.user"], passages=passages, question=question, fewshot=fewshot)
         set_clock(self.tokenizer, parse_date(self.chat_date))  # no template sees the real one
         message = {"role": "user", "content": user}
         prompt = self.tokenizer.apply_chat_template(
             [message], tokenize=False, add_generation_prompt=True, **self.chat_template_kwargs
         )
-        return prompt, fill(self.templates[f"{style}.assistant"], answer="" if answer is None else clean_answer(answer))
+        answer = "" if answer is None else mark(clean_answer(answer))
+        return prompt, fill(self.templates[f"{style}.assistant"], answer=answer)
 
     def prompt_ids(self, question: str, contexts: list[str]) -> list[int]:
         """The ids that an answer is to follow: the assistant's opening tokenised on its own and appended."""
-        return _ids(self, question, contexts, None)
+        (before, _), (opening, _) = self.encoded(question, contexts, None)
+        return before + opening
 
     def answer_ids(self, question: str, answer: str) -> tuple[list[int], int]:
         """The ids of a question without passages as in training, up to the end of its answer; and where that begins."""
-        prompt, assistant = self.text(question, [], answer)
+        (before, _), (ids, spans) = self.encoded(question, [], answer)
         template = self.templates["cot.assistant" if self.with_cot else "direct.assistant"]
         begin = len(fill(template.partition("{answer}")[0]))
         end = begin + len(clean_answer(answer))
-        before = self.tokenizer.encode(prompt, add_special_tokens=False)
-        encoded = self.tokenizer(assistant, add_special_tokens=False, return_offsets_mapping=True)
-        spans = encoded["offset_mapping"]
         places = [i for i, (first, last) in enumerate(spans) if last > begin and first < end]
-        return before + encoded["input_ids"][: places[-1] + 1], len(before) + places[0]
+        return before + ids[: places[-1] + 1], len(before) + places[0]
+
+    def encoded(
+        self, question: str, contexts: list[str], answer: str | None
+    ) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """The ids of each of the two of `text`, tokenised on its own, and the characters that each id is of."""
+        texts = self.text(question, contexts, answer)
+        if self.markup is None:
+            return [encode(self.tokenizer, text) for text in texts]
+        return list(map(self.markup.read, texts, self.text(question, contexts, answer, self.markup.mark)))
 
 
 def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa.Table:
@@ -102,10 +115,10 @@ def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa
     for row in rows:
         place = {"did": row["did"], "pid": row["pid"]}
         try:
-            sequences = [
-                _ids(prompter, question, [] if context is None else [context], answer)
-                for question, context, answer in passage_sequences(row, prompter.with_cot)
-            ]
+            sequences = []
+            for question, context, answer in passage_sequences(row, prompter.with_cot):
+                contexts = [] if context is None else [context]
+                sequences.append([i for ids, _ in prompter.encoded(question, contexts, answer) for i in ids])
         except Exception as error:  # whatever this tokenizer or its chat template raises over this text
             failed += 1
             reason = f"{type(error).__name__}: {error}; see this passage's text and the model's chat template"
@@ -159,10 +172,10 @@ def fill(template: str, **values: str) -> str:
 
 def load_prompter(model: str, setting: dict[str, Any]) -> Prompter:
     """Read the tokenizer of a base model, templates and few-shot examples, as the config's keys `prompt_templates`,
-    `fewshot`, `with_cot`, `chat_date` and, where it is set, `chat_template_kwargs` have them. Raises LoraryError."""
+    `fewshot`, `with_cot`, `chat_date` and, where they are set, `chat_template_kwargs` and `split_special_tokens` have
+    them. Raises LoraryError."""
     wording = load_templates(setting["prompt_templates"])
     examples = load_fewshot(setting["fewshot"]) if setting["with_cot"] else []
-    shown = "".join(fill(wording["example"], **example) for example in examples)
     tokenizer, variables = load_tokenizer(model), setting.get("chat_template_kwargs", {})
     for name in variables:
         if not re.search(rf"\b{name}\b", tokenizer.get_chat_template()):
@@ -170,7 +183,8 @@ def load_prompter(model: str, setting: dict[str, Any]) -> Prompter:
                 f"chat_template_kwargs: the chat template of {model} reads no {name}, so it would change nothing."
                 " chat_template.jinja there has the names that it reads."
             )
-    return Prompter(tokenizer, wording, shown, setting["with_cot"], setting["chat_date"], variables)
+    markup = Markup(tokenizer) if setting.get("split_special_tokens", False) else None
+    return Prompter(tokenizer, wording, examples, setting["with_cot"], setting["chat_date"], variables, markup)
 
 
 def load_tokenizer(model: str):
@@ -233,12 +247,6 @@ def save(table: pa.Table, path: str) -> None:
     # Small row groups: a training job reads its passages one after the other, whatever their number.
     with written_whole(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=256, write_page_checksum=True)
-
-
-def _ids(prompter: Prompter, question: str, contexts: list[str], answer: str | None) -> list[int]:
-    prompt, assistant = prompter.text(question, contexts, answer)
-    encode = prompter.tokenizer.encode
-    return encode(prompt, add_special_tokens=False) + encode(assistant, add_special_tokens=False)
 
 
 def _template_faults(key: str, template: Any, required: set[str], allowed: set[str]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # Keys of later releases, with their defaults.
-LATER: dict[str, Any] = {"chat_template_kwargs": {}}
+LATER: dict[str, Any] = {"chat_template_kwargs": {}, "split_special_tokens": False}
 
 
 def deciding(settings: dict[str, Any]) -> dict[str, Any]:
@@ -41,6 +41,7 @@ class Prompts:
     max_length: int
     chat_date: str
     chat_template_kwargs: dict[str, Any]
+    split_special_tokens: bool
 
 
 @dataclass(frozen=True)
