@@ -274,6 +274,13 @@ DATA_CASES = [
     Case("no alias", "question 1, answer: expected a string, or a list", {}, put(question, "answer", [])),
     Case("alias that is null", "question 1, answer 1: expected a string", {}, put(question, "answer", ["a", None])),
     Case("passages as text", "passages: expected a list of strings", {}, put(question, "passages", "x" * 100_000)),
+    Case("no passages", "passages: expected the 2 passages of augment, found 0", {}, put(question, "passages", [])),
+    Case(
+        "another passage",
+        'passages 1: expected passage 1 of augment ("',
+        {},
+        rows(lambda good: good[1]["passages"].__setitem__(1, "another")),
+    ),
     Case("no augmentation", "question 1, augment: missing", {}, drop(question, "augment")),
     Case("augmentation as a mapping", "augment: expected a list", {}, put(question, "augment", {"0": {}})),
     Case("empty augmentation", "augment: expected a list", {}, put(question, "augment", [])),

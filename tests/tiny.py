@@ -118,6 +118,12 @@ def make_rows(questions: int, passages: int = 2, pairs: int = 3, model: str = "a
     return rows
 
 
+def add_to_passage(row: dict, pid: int, text: str) -> None:
+    """Both where prompts have it from and where adapters are made of it."""
+    row["augment"][pid]["passage"] += text
+    row["passages"][pid] += text
+
+
 def write_demo_rows(project: Path) -> None:
     """Into the project's folder `data`: the demo's four questions of three passages, which has each passage once."""
     rows = [row for row in json.loads(DEMO.read_text()) if len(row["passages"]) == 3]

@@ -67,7 +67,7 @@ def encoded(once, smollm2, everything):
         ):
             rows = json.loads((SHARED / f"data/prag_rows/{source}.json").read_text())
             if dataset == "hotpotqa" and not everything:
-                rows[0]["augment"] = rows[0]["augment"][:1]
+                rows[0] |= {key: rows[0][key][:1] for key in ("passages", "augment")}
             tiny.write_rows(folder / "data" / dataset / "llama3.2-1b-instruct" / f"{kind}.json", rows)
         methods = ["vanilla", "icl", "prag", "combine"]
         project.settings = {

@@ -158,7 +158,7 @@ def test_a_job_over_its_time_limit_is_tried_again_with_more_and_trains_the_rest(
 @pytest.mark.all
 def test_ctrl_c_ends_the_jobs_and_a_passage_that_fails_does_not_end_the_others(cluster, begin, slow):
     rows = tiny.make_rows(3)
-    rows[2]["augment"][0]["passage"] += " §"
+    tiny.add_to_passage(rows[2], 0, " §")
     slow.write_rows(rows)
     refusal = "{% if '§' in messages[0]['content'] %}{{ raise_exception('§ is not allowed') }}{% endif %}"
     (slow.folder / "tiny-model/chat_template.jinja").write_text(refusal + tiny.CHATML)

@@ -43,8 +43,8 @@ def test_passages_that_fail_are_named_and_alone_are_trained_again(project):
     poison_the_model(project)
     refuse_in_the_chat_template(project)
     rows = tiny.make_rows(3)
-    rows[1]["augment"][1]["passage"] += " §"
-    rows[2]["augment"][0]["passage"] += " ¤"
+    tiny.add_to_passage(rows[1], 1, " §")
+    tiny.add_to_passage(rows[2], 0, " ¤")
     project.write_rows(rows)
     process = project.snakemake("--keep-going", check=False, passages_per_job=6)
     assert process.returncode != 0

@@ -195,7 +195,7 @@ def test_what_a_text_says_is_no_code_in_the_report(answered):
 
 def test_after_a_failure_the_page_names_the_passage(answered):
     rows = json.loads((answered.folder / "data/toy/aug/total.json").read_text())
-    rows[5]["augment"][0]["passage"] += " §"
+    tiny.add_to_passage(rows[5], 0, " §")
     answered.write_rows(rows)
     template = answered.folder / "resources/models/tiny/chat_template.jinja"
     refusal = "{% if '§' in messages[0]['content'] %}{{ raise_exception('§ is not allowed') }}{% endif %}"

@@ -90,7 +90,7 @@ def test_an_adapter_that_was_deleted_comes_back_without_training(finished):
 def test_after_a_change_to_some_passages_those_are_trained(finished):
     before = finished.adapters()
     rows = json.loads((finished.folder / "data/toy/aug/total.json").read_text())
-    rows[0]["augment"][1]["passage"] += " indeed"
+    tiny.add_to_passage(rows[0], 1, " indeed")
     rows[1]["augment"][0]["aug_rewrite"] += " indeed"
     rows[2]["augment"][1]["aug_qa"][2]["answer"] += " indeed"
     finished.write_rows(rows)

@@ -8,6 +8,7 @@ import pytest
 
 import tiny
 from lorary.core.errors import LoraryError
+from lorary.data import questions
 from lorary.data import rows as dataset
 
 
@@ -35,7 +36,7 @@ def refusal(tmp_path, rows, function=dataset.load, sample=-1):
 
 @pytest.mark.parametrize("data_type", [None, "total"])
 def test_one_file_is_total(tmp_path, data_type):
-    assert names(dataset.type_files(write(tmp_path, total=[]), data_type)) == {"total": ["total.json"]}
+    assert names(questions.type_files(write(tmp_path, total=[]), data_type)) == {"total": ["total.json"]}
 
 
 def test_several_files(tmp_path):
@@ -43,10 +44,10 @@ def test_several_files(tmp_path):
     (tmp_path / ".bridge.json").touch()  # what editors leave
     (tmp_path / "notes.txt").touch()
     both = {"bridge": ["bridge.json"], "comparison": ["comparison.json"]}
-    assert names(dataset.type_files(tmp_path, None)) == both
-    assert names(dataset.type_files(tmp_path, "bridge")) == {"bridge": ["bridge.json"]}
+    assert names(questions.type_files(tmp_path, None)) == both
+    assert names(questions.type_files(tmp_path, "bridge")) == {"bridge": ["bridge.json"]}
     merged = {"total": ["total.json", "bridge.json", "comparison.json"]}
-    assert names(dataset.type_files(tmp_path, "total")) == merged
+    assert names(questions.type_files(tmp_path, "total")) == merged
 
 
 @pytest.mark.parametrize(
@@ -62,12 +63,12 @@ def test_several_files(tmp_path):
 )
 def test_folders_that_do_not_hold_what_is_asked_for(tmp_path, files, data_type, words):
     with pytest.raises(LoraryError, match=words):
-        dataset.type_files(write(tmp_path, **{name: [] for name in files}), data_type)
+        questions.type_files(write(tmp_path, **{name: [] for name in files}), data_type)
 
 
 def test_a_missing_folder_says_where_data_lies(tmp_path):
     with pytest.raises(LoraryError, match=r"nowhere: no such data folder.*<data_dir>/<dataset>/<augment_model>"):
-        dataset.type_files(tmp_path / "nowhere", None)
+        questions.type_files(tmp_path / "nowhere", None)
 
 
 def typed(kinds, questions):
@@ -76,7 +77,7 @@ def typed(kinds, questions):
 
 
 def merged(folder, sample=-1):
-    return [row["question"] for row in dataset.load(dataset.type_files(folder, "total")["total"], sample, "aug")]
+    return [row["question"] for row in dataset.load(questions.type_files(folder, "total")["total"], sample, "aug")]
 
 
 def numbered(kind, count):
@@ -92,7 +93,7 @@ def test_total_takes_the_nth_row_of_each_type_in_its_own_order(tmp_path):
     assert merged(tmp_path) == order
     assert merged(tmp_path, sample=3) == order[:3]
     b, c = numbered("b", 2), numbered("c", 3)
-    table = dataset.load(dataset.type_files(tmp_path, "total")["total"], -1, "aug")
+    table = dataset.load(questions.type_files(tmp_path, "total")["total"], -1, "aug")
     assert [row["passage"] for row in table] == [row["augment"][0]["passage"] for row in (b[0], c[0], c[1], b[1], c[2])]
     assert [row["did"] for row in table] == [0, 1, 2, 3, 4]
 
@@ -181,6 +182,51 @@ def test_all_faults_at_once_with_their_places(tmp_path):
     assert sorted(refusal(tmp_path, rows, dataset.passage_counts).splitlines()) == sorted(told)
 
 
+def test_passages_and_augment_are_the_same_passages(tmp_path):
+    """Else passages are put into the prompt that no adapter is of, or none at all."""
+    rows = tiny.make_rows(5, passages=2)
+    rows[0]["passages"].append("third")
+    rows[1]["passages"] = []
+    rows[2]["passages"].reverse()
+    rows[3]["passages"][1] += "s"
+    rows[4]["passages"][0] = rows[4]["passages"][0].replace(" ", "\n ") + " "  # blanks apart, it is the same
+    told = refusal(tmp_path, rows).splitlines()
+    texts = [[json.dumps(passage["passage"]) for passage in row["augment"]] for row in rows]
+    short = [[text if len(text) <= 60 else text[:60] + "..." for text in row] for row in texts]
+    assert told == [
+        f"{tmp_path}: the data has 5 faults:",
+        "  total.json, question 0, passages: expected the 2 passages of augment, found 3",
+        "  total.json, question 1, passages: expected the 2 passages of augment, found 0",
+        f"  total.json, question 2, passages 0: expected passage 0 of augment ({short[2][0]}), found {short[2][1]}",
+        f"  total.json, question 2, passages 1: expected passage 1 of augment ({short[2][1]}), found {short[2][0]}",
+        f"  total.json, question 3, passages 1: expected passage 1 of augment ({short[3][1]}), found {found(rows[3])}",
+    ]
+    assert refusal(tmp_path, rows, dataset.passage_counts).splitlines() == told
+
+
+def found(row):
+    text = json.dumps(row["passages"][1])
+    return text if len(text) <= 60 else text[:60] + "..."
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda row: row["augment"][1]["aug_qa"][2].update(answer=3.5),
+        lambda row: row.update(answer=[]),
+        lambda row: row.update(augment=[row["augment"][0], []]),
+        lambda row: row["augment"][0].update(aug_rewrite="\ud800"),
+        lambda row: row.update(score=1e999),
+    ],
+)
+def test_what_is_wrong_is_found_before_anything_runs(tmp_path, spoil):
+    """passage_counts is what is read with the Snakefile."""
+    rows = tiny.make_rows(3)
+    spoil(rows[2])
+    content = json.dumps(rows).replace("Infinity", "1e999").encode()
+    assert refusal(tmp_path, content, dataset.passage_counts) == refusal(tmp_path, content)
+
+
 def test_a_long_list_of_faults_is_cut_with_a_count(tmp_path):
     told = refusal(tmp_path, [{} for _ in range(10)]).splitlines()
     assert told[0].endswith("the data has 40 faults:")
@@ -241,7 +287,7 @@ def test_a_number_beyond_floats_is_a_fault(tmp_path):
 
 def test_save_and_read_round_trip_and_pandas(tmp_path):
     rows = tiny.make_rows(3)
-    rows[1]["augment"][0]["passage"] = "ünï \U0001f600\n\x00"
+    rows[1]["passages"][0] = rows[1]["augment"][0]["passage"] = "ünï \U0001f600\n\x00"
     table = load(tmp_path, rows)
     path = str(tmp_path / "table.parquet")
     dataset.save(table, path)

@@ -34,7 +34,7 @@ def make(**settings):
 def write_counts(counts, name="many"):
     """A dataset of questions with so many passages each."""
     (row,) = tiny.make_rows(1, passages=1)
-    rows = [{**row, "augment": row["augment"] * count} for count in counts]
+    rows = [{**row, "augment": row["augment"] * n, "passages": row["passages"] * n} for n in counts]
     tiny.write_rows(Path(f"data/{name}/aug/total.json"), rows)
     return {"dataset": name, "data_type": None}
 

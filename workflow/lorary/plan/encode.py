@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.errors import LoraryError
 from ..core.files import check_folder, refuse_detours
-from ..data import rows
+from ..data import questions, rows
 from . import layout
 from .config import Run
 from .job import Job
@@ -279,7 +279,7 @@ def _parts(run: Run, number: int) -> list[Part]:
     _check_paths(run)
     data, folder = run.data, layout.run_folder(run)
     root = data.projector_data_dir if data.projector else data.data_dir
-    types = rows.type_files(Path(root) / data.dataset / data.augment_model, data.data_type)
+    types = questions.type_files(Path(root) / data.dataset / data.augment_model, data.data_type)
     counts = {kind: rows.passage_counts(files, data.sample, data.augment_model) for kind, files in types.items()}
     per_job = run.jobs.passages_per_job
     if isinstance(per_job, str):  # auto

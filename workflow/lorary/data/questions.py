@@ -1,0 +1,121 @@
+"""Files of augmented data: which are read for each type, and the questions in them with the place of each."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import LoraryError
+from ..core.values import NAME
+
+# A question and the place it came from (file name, position), for messages.
+Row = tuple[str, int, Any]
+
+
+def type_files(folder: Path, data_type: str | None) -> dict[str, list[Path]]:
+    """The types to solve, each with the files that it is read from.
+
+    A folder with one file holds total.json. With several, no `data_type` means each type but total, and total is
+    merged from all files. Raises LoraryError where the folder does not hold what `data_type` asks for.
+    """
+    if not folder.is_dir():
+        raise LoraryError(
+            f"{folder}: no such data folder. Augmented data lies in <data_dir>/<dataset>/<augment_model>/<type>.json:"
+            " put it there, or set data_dir, dataset and augment_model."
+        )
+    files = {path.stem: path for path in sorted(folder.glob("*.json")) if not path.name.startswith(".")}
+    if strange := [path.name for name, path in files.items() if not re.fullmatch(NAME, name)]:
+        raise LoraryError(
+            f"{folder}: {', '.join(strange)}: a type becomes a folder name, of at most 64 letters, digits"
+            " and ._+=@-. Rename it."
+        )
+    if not files:
+        raise LoraryError(f"{folder}: there is no .json file in this data folder.")
+    if data_type is not None and data_type not in files:
+        raise LoraryError(f"{folder}: data_type {data_type} is not here; there is {', '.join(files)}.")
+    if len(files) == 1:
+        if "total" not in files:
+            raise LoraryError(
+                f"{folder}: a folder with one file holds total.json, but this one holds {min(files)}.json."
+            )
+        return {"total": [files["total"]]}
+    if data_type == "total":
+        return {"total": [files["total"], *(path for name, path in files.items() if name != "total")]}
+    if data_type is not None:
+        return {data_type: [files[data_type]]}
+    return {name: [path] for name, path in files.items() if name != "total"}
+
+
+def solve(files: list[Path], sample: int) -> tuple[list[Row], list[str]]:
+    """The questions to solve, unchecked, with the place of each; and what was wrong in putting them together."""
+    faults: list[str] = []
+    if len(files) == 1:
+        rows = [(files[0].name, i, question) for i, question in enumerate(_read(files[0]))]
+    else:
+        rows = _merge(files, faults)
+    return (rows if sample == -1 else rows[:sample]), faults
+
+
+def place(file: str, index: int, path: Any) -> str:
+    """`bridge.json, question 3, passage 1, m_qa 0, answer` from the path inside a question."""
+    parts = [file, f"question {index}"]
+    for step in path:
+        if isinstance(step, int):
+            parts[-1] = f"passage {step}" if parts[-1] == "augment" else f"{parts[-1]} {step}"
+        else:
+            parts.append(str(step))
+    return ", ".join(parts)
+
+
+def short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:60] + "..."
+
+
+def _read(path: Path) -> list[Any]:
+    try:
+        questions = json.loads(path.read_bytes(), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, NaN, or nested too deep
+        raise LoraryError(f"{path}: this is not JSON ({error}).") from None
+    except OSError as error:
+        raise LoraryError(f"{path}: cannot be read ({error.strerror}).") from None
+    if not isinstance(questions, list):
+        raise LoraryError(f"{path}: expected a list of questions, found {short(questions)}.")
+    if not questions:
+        raise LoraryError(f"{path}: the list of questions is empty.")
+    return questions
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _merge(files: list[Path], faults: list[str]) -> list[Row]:
+    """The types in the order of total.json (first of `files`): its n-th question of a type is that file's n-th row.
+
+    Stops at the first type that has run out.
+    """
+    total, *types = files
+    by_type = {path.stem: (path, _read(path)) for path in types}
+    used = dict.fromkeys(by_type, 0)
+    rows: list[Row] = []
+    for i, question in enumerate(_read(total)):
+        kind = question.get("type") if isinstance(question, dict) else None
+        if not isinstance(kind, str) or kind not in by_type:
+            where = place(total.name, i, ["type"])
+            faults.append(f"{where}: expected one of {', '.join(by_type)}, found {short(kind)}")
+            continue
+        path, questions = by_type[kind]
+        n = used[kind]
+        if n == len(questions):
+            break
+        used[kind] += 1
+        row = questions[n]
+        rows.append((path.name, n, row))
+        if isinstance(row, dict) and row.get("question") != question.get("question"):
+            where = place(total.name, i, ["question"])
+            found = short(question.get("question"))
+            faults.append(
+                f"{where}: expected that of {path.name}, question {n} ({short(row.get('question'))}), found {found}"
+            )
+    return rows
