@@ -268,6 +268,18 @@ DATA_CASES = [
     Case("null", "expected a list of questions, found null", {}, text(lambda good: "null")),
     Case("no questions", "the list of questions is empty", {}, rows(lambda good: [])),
     Case("question that is no object", "question 1: expected an object", {}, rows(lambda good: [good[0], "text"])),
+    Case(
+        "key given twice",
+        "question 0, passage 0, aug_rewrite: this key is given twice",
+        {},
+        text(lambda good: good.replace('"aug_rewrite":', '"aug_rewrite": "", "aug_rewrite":', 1)),
+    ),
+    Case(
+        "JSON lines with a broken one",
+        "total.json, line 2: this is not JSON",
+        {},
+        text(lambda good: "\n".join(json.dumps(row) for row in json.loads(good)).replace("\n{", "\n{,", 1)),
+    ),
     Case("no question", "question 1, question: missing", {}, drop(question, "question")),
     Case("null question", "question 1, question: expected a string, found null", {}, put(question, "question", None)),
     Case("number for an answer", "question 1, answer: expected a string", {}, put(question, "answer", 7)),

@@ -44,6 +44,22 @@ def test_wrong_config_and_data_are_refused(project, monkeypatch, case):
     assert max(map(len, str(caught.value).splitlines())) < 500
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("sample: 2\nruns:\n- {seed: 1}\nsample: 3\n", "config.yaml: sample is given twice, in lines 1 and 4"),
+        ('{\n\t"runs": [\n\t{"seed": 1,\n\t"seed": 2}]}', "config.yaml: seed is given twice, in lines 3 and 4"),
+    ],
+    ids=["YAML", "JSON"],
+)
+def test_a_key_that_a_config_file_gives_twice_is_named(project, content, words):
+    bad_input.write("config.yaml", content)(project)
+    process = project.snakemake("-n", check=False)
+    assert process.returncode != 0
+    assert words in process.stdout
+    assert "Traceback" not in process.stdout
+
+
 @pytest.mark.parametrize("case", named(CONFIG_AND_DATA + MODELS))
 def test_refused_by_snakemake(project, case):
     bad_input.refuse(project, case)

@@ -16,6 +16,7 @@ sys.path.insert(0, str(LIBRARY))
 from lorary.core import device, lock, stop
 from lorary.core.errors import LoraryError, explain
 from lorary.plan import layout, whole
+from lorary.plan.config import check_files
 from lorary.plan.encode import model_files
 from lorary.report import summary
 
@@ -26,6 +27,8 @@ stop.lead_jobs()
 try:
     if workflow.is_main_process and (told := lock.take_over(".snakemake")):
         print(told, file=sys.stderr)
+    if workflow.is_main_process:
+        check_files(workflow.configfiles)
     PLAN = whole.make(config)
 except LoraryError as error:
     raise WorkflowError(str(error)) from None

@@ -132,6 +132,8 @@ def test_the_default_templates():
         (b"passage: \xff", "cannot be read as YAML"),
         ("passage: !!python/object/apply:os.getcwd []", "cannot be read as YAML"),
         ("passage: 2024-13-45", "cannot be read as YAML"),  # YAML takes it for a date
+        ("passage: '{passage}'\npassage: '{passage}.'", "passage is given twice, in lines 1 and 2"),
+        ("direct: {user: x,\n assistant: y,\n user: z}", "user is given twice, in lines 1 and 3"),
     ],
 )
 def test_faults_of_templates(tmp_path, content, words):
@@ -151,6 +153,7 @@ def test_faults_of_templates(tmp_path, content, words):
         (FEWSHOT[0], "is not a list"),
         ([*FEWSHOT, "q"], "entry 2, question: expected text\n  entry 2, answer: expected text"),
         ([{"question": "q", "answer": None}], "entry 0, answer: expected text"),
+        ('[{"question": "q", "answer": "a", "answer": "b"}]', "answer is given twice"),
         ('[{"question": "\\ud800", "answer": "a"}]', "entry 0, question: "),  # no tokenizer takes it
     ],
 )

@@ -270,6 +270,61 @@ def test_files_that_hold_no_questions(tmp_path, content, words, function):
     assert words in told
 
 
+def lines(rows, end="\n"):
+    return end.join(json.dumps(row, ensure_ascii=False) for row in rows) + end
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n  \n"], ids=["", "of Windows", "and blank ones"])
+@pytest.mark.parametrize("name", ["total.json", "total.jsonl"])
+def test_json_lines_are_read_as_a_list_is(tmp_path, end, name):
+    rows = tiny.make_rows(3)
+    rows[1]["question"] = "Köln\u2028\x85?"  # what Python takes for ends of lines
+    expected = load(tmp_path, rows)
+    (tmp_path / "total.json").unlink()
+    for number, encoding in ((3, "utf-8"), (3, "utf-8-sig"), (1, "utf-8")):
+        (tmp_path / name).write_bytes(lines(rows[:number], end).encode(encoding))
+        files = questions.type_files(tmp_path, None)
+        assert dataset.load(files["total"], -1, "aug") == [row for row in expected if row["did"] < number]
+        assert dataset.passage_counts(files["total"], -1, "aug") == [2] * number
+
+
+def test_a_line_that_is_broken_is_named(tmp_path):
+    good = lines(tiny.make_rows(2)).splitlines()
+    for broken, words in (
+        ("{", "Expecting property name"),
+        ('{"a": NaN}', "NaN is no JSON value"),
+        (good[0] + good[1], "Extra data"),
+    ):
+        told = refusal(tmp_path, "\n".join([good[0], "", broken, good[1]]).encode())
+        assert told.startswith(f"{tmp_path}/total.json, line 3: this is not JSON ({words}"), told
+    assert "total.json, question 1: expected an object, found 3" in refusal(tmp_path, f"{good[0]}\n3\n".encode())
+
+
+def test_a_type_may_be_json_lines_and_is_one_file(tmp_path):
+    write(tmp_path, total=typed("bb", ["b0", "b1"]))
+    (tmp_path / "b.jsonl").write_text(lines(numbered("b", 2)), encoding="utf-8")
+    assert merged(tmp_path) == ["b0", "b1"]
+    write(tmp_path, b=numbered("b", 2))
+    with pytest.raises(LoraryError, match=r"b\.json and b\.jsonl are one type: move one of them away"):
+        questions.type_files(tmp_path, None)
+
+
+def test_a_key_that_is_given_twice_is_named_by_its_place(tmp_path):
+    rows = json.dumps(tiny.make_rows(3))
+    content = rows.replace('"answer": "', '"answer": "old", "answer": "', 2).replace(
+        '{"pid": 1,', '{"pid": 1, "pid": 1,', 1
+    )
+    for function in (dataset.load, dataset.passage_counts):
+        assert refusal(tmp_path, content.encode(), function).splitlines() == [
+            f"{tmp_path}: the data has 3 faults:",
+            "  total.json, question 0, passage 0, aug_qa 0, answer: this key is given twice",
+            "  total.json, question 0, passage 0, aug_qa 1, answer: this key is given twice",
+            "  total.json, question 0, passage 1, pid: this key is given twice",
+        ]
+    twice = lines(tiny.make_rows(2)).replace('{"question": "question 1', '{"question": "", "question": "question 1')
+    assert "  total.json, question 1, question: this key is given twice" in refusal(tmp_path, twice.encode())
+
+
 @pytest.mark.parametrize("depth", [400, 900, 960, 1000])
 @pytest.mark.parametrize("place", ["question", "deep"])
 def test_nesting_is_kept_or_refused_and_never_raises_otherwise(tmp_path, depth, place):

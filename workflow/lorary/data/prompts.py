@@ -19,6 +19,7 @@ import yaml
 from ..core.errors import LoraryError, report
 from ..core.files import written_whole
 from ..core.private import set_clock
+from ..core.twice import refuse_twice, refused_twice
 from ..core.values import chat_date as parse_date
 from ..core.values import is_text
 from .markup import Markup, encode
@@ -203,9 +204,11 @@ def load_tokenizer(model: str):
 def load_templates(path: str) -> dict[str, str]:
     """The templates of a YAML file by their names, `direct.user` and so on, checked."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise LoraryError(f"prompt_templates: {path} cannot be read as YAML: {error}") from None
+    refuse_twice(f"prompt_templates: {path} is not as it should be", text)
     flat: dict[str, str] = {}
     for key, value in content.items() if isinstance(content, dict) else ():
         flat |= (
@@ -227,7 +230,7 @@ def load_templates(path: str) -> dict[str, str]:
 def load_fewshot(path: str) -> list[dict[str, str]]:
     """The few-shot examples of a JSON file, a list of question and answer, checked."""
     try:
-        examples = json.loads(Path(path).read_bytes())
+        examples = json.loads(Path(path).read_bytes(), object_pairs_hook=refused_twice)
     except (OSError, ValueError, RecursionError) as error:
         raise LoraryError(f"fewshot: {path} cannot be read as JSON: {error}") from None
     if not isinstance(examples, list) or not examples:

@@ -6,24 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import LoraryError
+from ..core.twice import Twice, known_twice
 from ..core.values import NAME
 
 # A question and the place it came from (file name, position), for messages.
 Row = tuple[str, int, Any]
 
+ENDINGS = (".json", ".jsonl")
+
 
 def type_files(folder: Path, data_type: str | None) -> dict[str, list[Path]]:
     """The types to solve, each with the files that it is read from.
 
-    A folder with one file holds total.json. With several, no `data_type` means each type but total, and total is
-    merged from all files. Raises LoraryError where the folder does not hold what `data_type` asks for.
+    A file is a JSON list, or JSON lines. A folder with one file holds total.json. With several, no `data_type` means
+    each type but total, and total is merged from all files. Raises LoraryError where the folder does not hold what
+    `data_type` asks for.
     """
     if not folder.is_dir():
         raise LoraryError(
             f"{folder}: no such data folder. Augmented data lies in <data_dir>/<dataset>/<augment_model>/<type>.json:"
             " put it there, or set data_dir, dataset and augment_model."
         )
-    files = {path.stem: path for path in sorted(folder.glob("*.json")) if not path.name.startswith(".")}
+    here = [path for ending in ENDINGS for path in sorted(folder.glob(f"*{ending}")) if not path.name.startswith(".")]
+    files = {path.stem: path for path in sorted(here, key=lambda path: path.stem)}
+    if double := [path for path in here if path != files[path.stem]]:
+        both = f"{double[0].name} and {files[double[0].stem].name}"
+        raise LoraryError(f"{folder}: {both} are one type: move one of them away.")
     if strange := [path.name for name, path in files.items() if not re.fullmatch(NAME, name)]:
         raise LoraryError(
             f"{folder}: {', '.join(strange)}: a type becomes a folder name, of at most 64 letters, digits"
@@ -50,7 +58,7 @@ def solve(files: list[Path], sample: int) -> tuple[list[Row], list[str]]:
     """The questions to solve, unchecked, with the place of each; and what was wrong in putting them together."""
     faults: list[str] = []
     if len(files) == 1:
-        rows = [(files[0].name, i, question) for i, question in enumerate(_read(files[0]))]
+        rows = [(files[0].name, i, question) for i, question in enumerate(_read(files[0], faults))]
     else:
         rows = _merge(files, faults)
     return (rows if sample == -1 else rows[:sample]), faults
@@ -72,18 +80,66 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else text[:60] + "..."
 
 
-def _read(path: Path) -> list[Any]:
+def _read(path: Path, faults: list[str]) -> list[Any]:
+    """The questions of a file, a JSON list or JSON lines; `faults` gets the keys that are given twice in them."""
     try:
-        questions = json.loads(path.read_bytes(), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, NaN, or nested too deep
-        raise LoraryError(f"{path}: this is not JSON ({error}).") from None
+        content = path.read_bytes()
+        text = content.decode(json.detect_encoding(content), "surrogatepass")
     except OSError as error:
         raise LoraryError(f"{path}: cannot be read ({error.strerror}).") from None
+    except ValueError as error:
+        raise LoraryError(f"{path}: this is not JSON ({error}).") from None
+    twice: list[Twice] = []
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if path.suffix == ".jsonl" or (len(lines) > 1 and _is_object(lines[0][1])):
+        questions = [_parse(f"{path}, line {number}", line, twice) for number, line in lines]
+    else:
+        questions = _parse(str(path), text, twice)
+        if isinstance(questions, dict) and "augment" in questions:  # JSON lines, of which there is one
+            questions = [questions]
     if not isinstance(questions, list):
         raise LoraryError(f"{path}: expected a list of questions, found {short(questions)}.")
     if not questions:
         raise LoraryError(f"{path}: the list of questions is empty.")
+    if twice:
+        for i, question in enumerate(questions):
+            faults += [f"{place(path.name, i, where)}: this key is given twice" for where in _keys_twice(question)]
     return questions
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return line.lstrip().startswith("{") and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _parse(where: str, text: str, twice: list[Twice]) -> Any:
+    """A value of JSON; `twice` gets its objects that have a key twice."""
+
+    def read(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        mapping = known_twice(pairs)
+        if isinstance(mapping, Twice):
+            twice.append(mapping)
+        return mapping
+
+    try:
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=read)
+    except (ValueError, RecursionError) as error:  # not JSON, NaN, or nested too deep
+        raise LoraryError(f"{where}: this is not JSON ({error}).") from None
+
+
+def _keys_twice(question: Any) -> list[tuple]:
+    """The paths of keys inside a question that are given twice, in order."""
+    found: list[tuple] = []
+    left: list[tuple[tuple, Any]] = [((), question)]
+    while left:
+        path, value = left.pop()
+        if isinstance(value, Twice):
+            found += [(*path, key) for key in value.keys_twice]
+        items = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else [])
+        left += [((*path, step), item) for step, item in items][::-1]
+    return found
 
 
 def _no_constant(name: str) -> None:
@@ -96,10 +152,10 @@ def _merge(files: list[Path], faults: list[str]) -> list[Row]:
     Stops at the first type that has run out.
     """
     total, *types = files
-    by_type = {path.stem: (path, _read(path)) for path in types}
+    by_type = {path.stem: (path, _read(path, faults)) for path in types}
     used = dict.fromkeys(by_type, 0)
     rows: list[Row] = []
-    for i, question in enumerate(_read(total)):
+    for i, question in enumerate(_read(total, faults)):
         kind = question.get("type") if isinstance(question, dict) else None
         if not isinstance(kind, str) or kind not in by_type:
             where = place(total.name, i, ["type"])

@@ -13,6 +13,7 @@ import jsonschema
 import yaml
 
 from ..core.errors import report
+from ..core.twice import refuse_twice
 from ..core.values import chat_date
 from . import layout
 from .methods import METHODS
@@ -48,6 +49,12 @@ def resolve(config: dict[str, Any]) -> list[Run]:
     if faults:
         raise report(faults, "The config has values that are not allowed (config.yaml, --configfile or --config):")
     return [_run(setting) for setting in settings]
+
+
+def check_files(files: list[str | Path]) -> None:
+    """Raises LoraryError where a config file, which Snakemake has read, gives a key twice."""
+    for file in files:
+        refuse_twice(str(file), Path(file).read_text(encoding="utf-8"))
 
 
 def load_schema() -> dict[str, Any]:
