@@ -71,6 +71,55 @@ def test_a_missing_folder_says_where_data_lies(tmp_path):
         questions.type_files(tmp_path / "nowhere", None)
 
 
+@pytest.mark.parametrize(
+    ("other", "data_type"),
+    [("total_backup", None), ("total_backup", "total"), ("bak", None), ("2024-11-25", "total")],
+)
+def test_a_copy_beside_total_does_not_take_its_place(tmp_path, other, data_type):
+    rows = tiny.make_rows(3)
+    write(tmp_path, total=rows, **{other: rows[:1]})
+    with pytest.raises(LoraryError) as caught:
+        questions.type_files(tmp_path, data_type)
+    assert str(caught.value) == (
+        f"{tmp_path}: question 0 of total.json has passages of its own and none of the types {other}, which would be"
+        f" solved in its place. Is {other}.json a copy? Move it away, or name a type in data_type."
+    )
+    assert names(questions.type_files(tmp_path, other)) == {other: [f"{other}.json"]}
+
+
+def test_other_questions_beside_a_whole_total_do_not_take_its_place_either(tmp_path):
+    b, dev = ([{**row, "question": f"{kind} {i}"} for i, row in enumerate(tiny.make_rows(2))] for kind in ("b", "dev"))
+    write(tmp_path, total=[{**b[0], "type": "b"}, {**b[1], "type": "c"}], b=b, dev=dev)
+    with pytest.raises(
+        LoraryError, match=r"question 1 of total\.json has passages of its own and none of the types b, dev"
+    ):
+        questions.type_files(tmp_path, None)
+    write(tmp_path, total=[{**row, "type": "b"} for row in b])  # each of which is in b.json
+    assert list(questions.type_files(tmp_path, None)) == ["b", "dev"]
+    write(tmp_path, total=[{"question": "of a type that was taken away", "type": "c"}])
+    assert list(questions.type_files(tmp_path, None)) == ["b", "dev"]
+
+
+@pytest.mark.parametrize("kind", ["total_old", "b_old"])
+def test_a_copy_beside_types_is_no_type(tmp_path, kind):
+    b, c = numbered("b", 3), numbered("c", 3)
+    listed = typed("bcbc", ["b0", "c0", "b1", "c1"])
+    copied = {"total_old": listed[:3], "b_old": numbered("b", 2)}[kind]
+    write(tmp_path, total=listed, b=b, c=c, **{kind: [*copied, *numbered("new", 1)]})
+    with pytest.raises(
+        LoraryError, match=rf"{kind}\.json has questions of total\.json, which has no type {kind}: a copy\?"
+    ):
+        questions.type_files(tmp_path, None)
+    assert list(questions.type_files(tmp_path, "total")) == ["total"]
+    write(tmp_path, **{kind: numbered("new", 3)})  # of its own, as those beyond a sample are
+    assert set(questions.type_files(tmp_path, None)) == {"b", "c", kind}
+
+
+def test_a_total_that_nobody_needs_is_not_read(tmp_path):
+    write(tmp_path, total=b"[", bridge=[], comparison=[])
+    assert list(questions.type_files(tmp_path, None)) == ["bridge", "comparison"]
+
+
 def typed(kinds, questions):
     """Rows of total.json, which has no augmentation."""
     return [{"question": question, "type": kind} for kind, question in zip(kinds, questions, strict=True)]

@@ -47,11 +47,43 @@ def type_files(folder: Path, data_type: str | None) -> dict[str, list[Path]]:
                 f"{folder}: a folder with one file holds total.json, but this one holds {min(files)}.json."
             )
         return {"total": [files["total"]]}
+    if data_type in (None, "total") and "total" in files:
+        _refuse_copies(folder, files, data_type)
     if data_type == "total":
         return {"total": [files["total"], *(path for name, path in files.items() if name != "total")]}
     if data_type is not None:
         return {data_type: [files[data_type]]}
     return {name: [path] for name, path in files.items() if name != "total"}
+
+
+def _refuse_copies(folder: Path, files: dict[str, Path], data_type: str | None) -> None:
+    """Raises LoraryError where files beside total.json are not its types: they would be solved in its place, or too."""
+    try:
+        total = [question for question in _read(files["total"], []) if isinstance(question, dict)]
+    except LoraryError:  # which is told where it is needed
+        return
+    types = [name for name in files if name != "total"]
+    for i, question in enumerate(total):
+        if question.get("augment") and question.get("type") not in types:
+            raise LoraryError(
+                f"{folder}: question {i} of total.json has passages of its own and none of the types"
+                f" {', '.join(types)}, which would be solved in its place. Is {files[types[-1]].name} a copy? Move it"
+                " away, or name a type in data_type."
+            )
+    if data_type is not None:
+        return
+    listed = _texts(total, "question")
+    for name in types:
+        if name not in _texts(total, "type") and listed & _texts(_read(files[name], []), "question"):
+            raise LoraryError(
+                f"{folder}: {files[name].name} has questions of total.json, which has no type {name}: a copy? Move it"
+                " away, or name a type in data_type."
+            )
+
+
+def _texts(questions: list[Any], key: str) -> set[str]:
+    found = (question.get(key) for question in questions if isinstance(question, dict))
+    return {text for text in found if isinstance(text, str)}
 
 
 def solve(files: list[Path], sample: int) -> tuple[list[Row], list[str]]:
