@@ -219,8 +219,8 @@ def test_all_faults_at_once_with_their_places(tmp_path):
     assert sorted(told[1:]) == [
         "  total.json, question 0, answer: missing (the keys there: augment, passages, question)",
         "  total.json, question 1, answer: expected a string, or a list of at least one, found []",
-        "  total.json, question 2, answer 1: expected a string, found 3",
-        "  total.json, question 3, passage 1, aug_qa 0, full_answer: expected a string, found null",
+        "  total.json, question 2, answer 1: expected a string, found 3 (lenient_answers: true reads it)",
+        "  total.json, question 3, passage 1, aug_qa 0, full_answer: expected a string, found null (lenient_answers: true reads it)",
         "  total.json, question 4, passage 0, aug_qa: expected a list of at least one question-answer pair, found []",
         f"  total.json, question 4, passage 1, aug_qa: missing {there}",
         f"  total.json, question 4, passage 1, aug_rewrite: missing {there}",
@@ -274,6 +274,46 @@ def test_what_is_wrong_is_found_before_anything_runs(tmp_path, spoil):
     spoil(rows[2])
     content = json.dumps(rows).replace("Infinity", "1e999").encode()
     assert refusal(tmp_path, content, dataset.passage_counts) == refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize("key", ["answer", "full_answer"])
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [(3.5, "3.5"), (7, "7"), (True, "True"), (None, "Unknown"), (["a", "b"], "a, b"), (["a", 2], "a, 2"), ([], "")],
+    ids=repr,
+)
+def test_answers_that_are_no_text_are_read_where_the_config_says_so(tmp_path, key, given, text):
+    """As the reference's augmentation writes them: numbers as text, lists joined, null as Unknown."""
+    rows = tiny.make_rows(2)
+    rows[1]["augment"][0]["aug_qa"][2][key] = given
+    place = f"total.json, question 1, passage 0, aug_qa 2, {key}: expected a string, found {json.dumps(given)}"
+    told = f"  {place} (lenient_answers: true reads it)"
+    assert refusal(tmp_path, rows).splitlines()[1:] == [told]
+    path = tmp_path / "total.json"
+    assert dataset.passage_counts([path], -1, "aug", lenient_answers=True) == [2, 2]
+    table = dataset.load([path], -1, "aug", lenient_answers=True)
+    rows[1]["augment"][0]["aug_qa"][2][key] = text
+    assert table == load(tmp_path, rows)
+
+
+def test_what_no_reading_makes_text_of_stays_a_fault(tmp_path):
+    rows = tiny.make_rows(3)
+    pairs = rows[1]["augment"][0]["aug_qa"]
+    pairs[0]["answer"], pairs[1]["answer"], pairs[2]["question"] = {"text": "a"}, [["a"]], 3
+    rows[0]["answer"] = ["a", 1984]
+    rows[1]["answer"], rows[2]["answer"] = 1984, None  # what is scored by
+    path = write(tmp_path, total=rows) / "total.json"
+    with pytest.raises(LoraryError) as caught:
+        dataset.load([path], -1, "aug", lenient_answers=True)
+    assert sorted(str(caught.value).splitlines()[1:]) == [
+        '  total.json, question 1, passage 0, aug_qa 0, answer: expected a string, found {"text": "a"}',
+        '  total.json, question 1, passage 0, aug_qa 1, answer: expected a string, found [["a"]]',
+        "  total.json, question 1, passage 0, aug_qa 2, question: expected a string, found 3",
+        "  total.json, question 2, answer: expected a string, or a list of at least one, found null",
+    ]
+    rows[1]["augment"], rows[2]["answer"] = tiny.make_rows(2)[1]["augment"], "a"
+    table = dataset.load([write(tmp_path, total=rows) / "total.json"], -1, "aug", lenient_answers=True)
+    assert [row["answers"] for row in table[::2]] == [["a", "1984"], ["1984"], ["a"]]
 
 
 def test_a_long_list_of_faults_is_cut_with_a_count(tmp_path):

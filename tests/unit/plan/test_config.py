@@ -139,6 +139,7 @@ BAD = {
         *({name: True} for name in ("tokenize", "add_generation_prompt", "messages", "conversation", "self", "tools")),
     ],
     "split_special_tokens": [None, 1, "yes"],
+    "lenient_answers": [None, 1, "yes"],
     "per_device_train_batch_size": [0, -1, 1.5, None],
     "num_train_epochs": [0, -1, 0.5, None],
     "learning_rate": [0, 0.0, -3e-4, NAN, INF, -INF, "nan", "inf", "1e999", "fast", None, True, [1e-3]],

@@ -197,6 +197,17 @@ def test_what_came_later_is_said_and_told_apart_where_it_is_set(key, value):
     assert f"with different {key}. " in refusal({}, {key: value})
 
 
+def test_answers_that_are_no_text_make_another_table_where_they_are_read():
+    rows = tiny.make_rows(2)
+    rows[1]["augment"][0]["aug_qa"][0]["answer"] = 3.5
+    tiny.write_rows(Path("data/toy/aug/c.json"), rows)
+    assert "c.json, question 1, passage 0, aug_qa 0, answer: expected a string, found 3.5" in refusal(data_type="c")
+    made = make(runs=[{}, {"data_type": "c"}], lenient_answers=True)
+    assert [job.params["lenient_answers"] for job in made.tables.values()] == [True, True]
+    assert not make().tables.keys() & made.tables.keys()
+    assert make(lenient_answers=True).indexes.popitem()[1].params["runs"][0]["lenient_answers"] is True
+
+
 def test_examples_count_only_with_chain_of_thought():
     assert len(make(runs=[{}, {"num_train_epochs": 2, "fewshot": "fewshot.json"}]).prompts) == 1
 

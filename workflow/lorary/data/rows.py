@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,22 @@ SCHEMA = Path(__file__).parents[2] / "schemas" / "question.schema.yaml"
 PAIR = ("question", "answer", "full_answer")
 
 
-def passage_counts(files: list[Path], sample: int, augment_model: str) -> list[int]:
+def passage_counts(files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False) -> list[int]:
     """How many passages each question has, of the questions to solve: all that the workflow has to know of them.
 
     Raises LoraryError that names every fault, as `load` does: what is wrong is told before anything runs.
     """
-    return [len(question["augment"]) for _, _, question in _checked(files, sample, augment_model)]
+    return [len(question["augment"]) for _, _, question in _checked(files, sample, augment_model, lenient_answers)]
 
 
-def load(files: list[Path], sample: int, augment_model: str) -> list[dict[str, Any]]:
+def load(files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False) -> list[dict[str, Any]]:
     """The checked rows, one a passage, in the order of questions and of their passages.
 
     Returns dicts with did, pid (positions from 0), question, answers (list), passages (the question's, list), passage,
     rewrite, pairs (list of question, answer, full_answer) and extra (JSON: what else the row carried).
     Raises LoraryError that names every fault: file, question, passage, key and what was expected.
     """
-    rows = _checked(files, sample, augment_model)
+    rows = _checked(files, sample, augment_model, lenient_answers)
     rewrite, pairs = f"{augment_model}_rewrite", f"{augment_model}_qa"
     table = []
     for did, (_, _, question) in enumerate(rows):
@@ -97,8 +98,11 @@ def check(rows: list[Row], augment_model: str) -> list[str]:
     return faults
 
 
-def _checked(files: list[Path], sample: int, augment_model: str) -> list[Row]:
+def _checked(files: list[Path], sample: int, augment_model: str, lenient_answers: bool) -> list[Row]:
     rows, faults = solve(files, sample)
+    if lenient_answers:
+        for _, _, question in rows:
+            _read_answers(question, augment_model)
     if faults := faults + check(rows, augment_model):
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise report(faults, f"{files[0].parent}: the data has {count}:")
@@ -134,7 +138,51 @@ def schema_faults(file: str, index: int, question: Any, augment_model: str) -> I
             there = ", ".join(sorted(map(str, error.instance))) or "none"
             yield f"{where}, {missing}: missing (the keys there: {there})"
         else:
-            yield f"{where}: expected {error.schema['description']}, found {short(error.instance)}"
+            hint = ""
+            if _is_lenient(list(error.absolute_path), error.instance):
+                hint = " (lenient_answers: true reads it)"
+            yield f"{where}: expected {error.schema['description']}, found {short(error.instance)}{hint}"
+
+
+def _read_answers(question: Any, augment_model: str) -> None:
+    """Make text of answers that are none, where they can be read; of the question's own those that are numbers."""
+    if isinstance(question, dict) and _is_number(answer := question.get("answer")):
+        question["answer"] = str(answer)
+    answers = _list(question, "answer")
+    answers[:] = [str(answer) if _is_number(answer) else answer for answer in answers]
+    for augment in _list(question, "augment"):
+        for pair in _list(augment, f"{augment_model}_qa"):
+            for key in ("answer", "full_answer"):
+                if isinstance(pair, dict) and key in pair and (text := _as_text(pair[key])) is not None:
+                    pair[key] = text
+
+
+def _as_text(answer: Any) -> str | None:
+    """A pair's answer as fix_qa of the reference's augmentation writes it (which knows of no fractions, and of no full
+    answers); None where there is no such text."""
+    if answer is None:
+        return "Unknown"
+    if _is_number(answer):
+        return str(answer)
+    if isinstance(answer, list) and all(isinstance(item, str) or _is_number(item) for item in answer):
+        return ", ".join(map(str, answer))
+    return None
+
+
+def _is_lenient(path: list, value: Any) -> bool:
+    """Whether `_read_answers` makes text of a value with this path inside a question."""
+    if path[:1] == ["answer"]:
+        return _is_number(value)
+    return path[-1:] in (["answer"], ["full_answer"]) and _as_text(value) is not None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+
+
+def _list(mapping: Any, key: str) -> list[Any]:
+    found = mapping.get(key) if isinstance(mapping, dict) else None
+    return found if isinstance(found, list) else []
 
 
 @functools.cache

@@ -181,7 +181,8 @@ def _base_weight(part: Part, model: Job) -> Job:
 
 def _table(part: Part) -> Job:
     files = [str(path) for path in part.files]
-    settings = {"sample": part.run.data.sample, "augment_model": part.run.data.augment_model}
+    data = vars(part.run.data)
+    settings = deciding({key: data[key] for key in ("sample", "augment_model", "lenient_answers")})
     name = layout.table_name(part.run, part.folder.kind, {"files": files, **settings})
     return Job("load_data", name, {"files": files}, {"table": layout.TABLE.format(table=name)}, settings)
 
@@ -280,7 +281,8 @@ def _parts(run: Run, number: int) -> list[Part]:
     data, folder = run.data, layout.run_folder(run)
     root = data.projector_data_dir if data.projector else data.data_dir
     types = questions.type_files(Path(root) / data.dataset / data.augment_model, data.data_type)
-    counts = {kind: rows.passage_counts(files, data.sample, data.augment_model) for kind, files in types.items()}
+    how = data.sample, data.augment_model, data.lenient_answers
+    counts = {kind: rows.passage_counts(files, *how) for kind, files in types.items()}
     per_job = run.jobs.passages_per_job
     if isinstance(per_job, str):  # auto
         total = sum(map(sum, counts.values()))

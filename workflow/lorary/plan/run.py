@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # Keys of later releases, with their defaults.
-LATER: dict[str, Any] = {"chat_template_kwargs": {}, "split_special_tokens": False}
+LATER: dict[str, Any] = {"chat_template_kwargs": {}, "split_special_tokens": False, "lenient_answers": False}
 
 
 def deciding(settings: dict[str, Any]) -> dict[str, Any]:
@@ -31,6 +31,7 @@ class Data:
     projector: bool
     projector_data_dir: str
     sample: int
+    lenient_answers: bool
 
 
 @dataclass(frozen=True)
