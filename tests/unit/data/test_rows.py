@@ -220,7 +220,8 @@ def test_all_faults_at_once_with_their_places(tmp_path):
         "  total.json, question 0, answer: missing (the keys there: augment, passages, question)",
         "  total.json, question 1, answer: expected a string, or a list of at least one, found []",
         "  total.json, question 2, answer 1: expected a string, found 3 (lenient_answers: true reads it)",
-        "  total.json, question 3, passage 1, aug_qa 0, full_answer: expected a string, found null (lenient_answers: true reads it)",
+        "  total.json, question 3, passage 1, aug_qa 0, full_answer: expected a string, found null"
+        " (lenient_answers: true reads it)",
         "  total.json, question 4, passage 0, aug_qa: expected a list of at least one question-answer pair, found []",
         f"  total.json, question 4, passage 1, aug_qa: missing {there}",
         f"  total.json, question 4, passage 1, aug_rewrite: missing {there}",

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import yaml
+from snakemake.cli import parse_config
 
 import tiny
 from lorary.core.errors import LoraryError
@@ -172,6 +173,27 @@ def test_values_that_are_refused(key, value):
 
 def test_every_key_is_tried_with_bad_values():
     assert BAD.keys() | {"model_name", "dataset", "data_type", "augment_model"} == PROPERTIES.keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("dataset", 2024, "2024"),
+        ("model_name", 7, "7"),
+        ("data_type", 1.5, "1.5"),
+        ("augment_model", True, "true"),
+        ("model_revision", 1e10, "10000000000"),
+        ("chat_date", 2024, "2024"),
+    ],
+)
+def test_a_number_where_text_is_expected_is_told_of_quotes(key, value, shown):
+    """YAML reads it as a number, and so does the command line, where Snakemake takes quotes away."""
+    for config in ({key: value}, {"runs": [{key: value}]}):
+        message = refusal(config)
+        assert f'; as text it takes quotes ({key}: "{shown}"), on the command line !!str' in message
+        assert f"(--config '{key}=!!str {shown}')" in message
+    assert "quotes" not in refusal({"lora_rank": 2.5, "model_name": None})
+    assert parse_config([f"{key}=!!str {shown}"]) == {key: shown}
 
 
 PATHS = ["model_path", "data_dir", "projector_data_dir", "prompt_templates", "fewshot", "base_weight"]

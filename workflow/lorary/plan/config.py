@@ -156,4 +156,10 @@ def _is_no_float(value: Any) -> bool:
 def _fault(where: str, key: str, config: dict[str, Any], properties: dict[str, Any]) -> str:
     value = repr(config[key])
     value = value if len(value) <= 100 else value[:100] + "..."
-    return f"{where}{key}: {value} is not allowed; expected {properties[key]['description']}"
+    hint = ""
+    if isinstance(config[key], int | float) and "string" in properties[key].get("type", ()):
+        text = json.dumps(config[key])
+        hint = (
+            f"; as text it takes quotes ({key}: \"{text}\"), on the command line !!str (--config '{key}=!!str {text}')"
+        )
+    return f"{where}{key}: {value} is not allowed; expected {properties[key]['description']}{hint}"
