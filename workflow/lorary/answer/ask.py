@@ -2,7 +2,6 @@
 
 import logging
 import textwrap
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ..plan import layout
 from ..plan.answer import chosen
 from ..plan.methods import METHODS
 from .predict import answerer
+from .search import best
 from .source import Trained
 
 log = logging.getLogger(__name__)
@@ -78,29 +78,14 @@ def find_run(root: str, name: str | None) -> Path:
 
 
 def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
-    """The passages that BM25 (Robertson & Zaragoza, 2009; in Lucene's form) ranks highest, each text once.
-
-    Raises LoraryError where no passage shares a word with the question.
-    """
-    import bm25s
-
+    """The passages that go best with the question (`search.best`), each text once. Raises LoraryError where none shares
+    a word with it."""
     table = table.drop_duplicates("passage").reset_index(drop=True)
-    corpus = bm25s.tokenize(table["passage"].tolist(), stopwords="en", show_progress=False)
-    query = bm25s.tokenize(question, stopwords="en", show_progress=False)
-    best: Iterable[tuple[int, float]] = ()  # the number of a line in the table, and its score
-    if corpus.vocab.keys() & query.vocab.keys() - {""}:
-        engine = bm25s.BM25()
-        engine.index(corpus, show_progress=False)
-        numbers, scores = engine.retrieve(query, k=min(top, len(table)), show_progress=False)
-        best = zip(numbers[0], scores[0], strict=True)
-    found = []
-    for number, score in best:
-        if score > 0:
-            line = table.iloc[int(number)]
-            found.append(Found(line["name"], line["passage"], float(score)))
+    lines = table.to_dict("records")
+    found = best(table["passage"].tolist(), question, top)
     if not found:
         raise LoraryError("No passage shares a word with this question; name some with --passages.")
-    return found
+    return [Found(lines[number]["name"], lines[number]["passage"], score) for number, score in found]
 
 
 def _named(table: pd.DataFrame, wanted: list[str], folder: Path) -> list[Found]:

@@ -1,0 +1,73 @@
+"""Which passages ask finds for a question: by words, and in scripts without blanks by pairs of letters."""
+
+import pandas as pd
+import pytest
+
+from lorary.answer.ask import search
+from lorary.core.errors import LoraryError
+
+ENGLISH = [
+    "The drauvenel is played with keys of bone.",
+    "The river Onnet is crossed by a ferry.",
+    "To be, or not to be.",
+]
+CHINESE = ["北京是中华人民共和国的首都、位于华北平原。", "上海是中国最大的城市之一。", "长江是亚洲最长的河流。"]
+JAPANESE = [
+    "東京は日本の首都であり、人口が最も多い。",
+    "富士山は日本で最も高い山です。",
+    "カメラは写真を撮る道具である。",
+]
+THAI = ["กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย", "แม่น้ำโขงไหลผ่านหลายประเทศ", "ช้างเป็นสัตว์บกที่ใหญ่ที่สุด"]
+HINDI = ["दिल्ली भारत की राजधानी है", "गंगा एक लंबी नदी है", "हाथी एक बड़ा जानवर है"]
+KOREAN = ["서울은 대한민국의 수도이다", "한강은 서울을 지난다", "코끼리는 큰 동물이다"]
+
+
+def found(passages, question, top=3):
+    table = pd.DataFrame({"name": [str(i) for i in range(len(passages))], "passage": passages})
+    return [int(passage.name) for passage in search(table, question, top)]
+
+
+@pytest.mark.parametrize(
+    ("passages", "question", "best"),
+    [
+        (ENGLISH, "What are the keys of the drauvenel?", 0),
+        (ENGLISH, "Which FERRY is there?", 1),
+        (CHINESE, "中国的首都是哪里", 0),
+        (CHINESE, "最大的城市", 1),
+        (CHINESE, "江", 2),
+        (JAPANESE, "日本で一番高い山は何ですか", 1),
+        (JAPANESE, "写真を撮るカメラ", 2),
+        (THAI, "เมืองหลวงของไทยคือที่ไหน", 0),
+        (THAI, "แม่น้ำโขง", 1),
+        (HINDI, "राजधानी क्या है", 0),
+        (HINDI, "नदी", 1),
+        (KOREAN, "수도이다", 0),
+        (["Kelp und Köln.", "Kohle, Kopf", "Der Rhein"], "KÖLN?", 0),
+        (["Пётр Ильич", "Волга", "Анна"], "Кто такая Анна?", 2),
+        ([*ENGLISH, *CHINESE], "where is 上海 in China", 4),
+    ],
+)
+def test_the_passage_that_is_asked_for_comes_first(passages, question, best):
+    assert found(passages, question)[0] == best
+
+
+def test_a_question_of_stop_words_is_ranked_by_them():
+    assert found(ENGLISH, "To be or not to be?") == [2]
+    assert found(["It was as it is.", "They will be there then.", "No."], "Are they there?") == [1]
+    assert found(["Vitamin C is acid.", "Vitamin A is a group.", "B"], "C?") == [0]
+
+
+def test_stop_words_do_not_count_where_other_words_do():
+    passages = ["the of the of the of", "a drauvenel", "the end"]
+    assert found(passages, "the drauvenel of the") == [1]
+
+
+def test_the_best_few_and_each_text_once():
+    assert found([*ENGLISH, ENGLISH[0]], "drauvenel ferry river", top=5) == [1, 0]
+    assert found(ENGLISH, "drauvenel ferry river", top=1) == [1]
+
+
+@pytest.mark.parametrize("question", ["qqq zzz?", "?", "", "  ", "狗"])
+def test_a_question_that_shares_nothing_finds_nothing(question):
+    with pytest.raises(LoraryError, match="No passage shares a word with this question; name some with --passages"):
+        found(ENGLISH + CHINESE, question)
