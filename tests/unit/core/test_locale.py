@@ -7,6 +7,7 @@ import sys
 
 import tiny
 from lorary.base.fetch import digest_model
+from lorary.data import rows as dataset
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
@@ -37,3 +38,16 @@ def test_a_question_that_is_not_ascii_reaches_what_answers(tmp_path):
     code += "ask.ask = lambda question, *rest: question\nsys.exit(__main__.main())"
     asked = run(["-c", code], "ask", "Köln?")
     assert asked.stdout == b"K\\xf6ln?\n", asked.stderr.decode()
+
+
+def test_data_that_is_not_ascii_is_read_and_saved_as_anywhere(tmp_path):
+    rows = tiny.make_rows(1, passages=1)
+    rows[0]["question"] = "Wo liegt Köln 北京?"
+    (tmp_path / "total.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "few.json").write_text('[{"question": "Köln?", "answer": "北京"}]', encoding="utf-8")
+    code = "import sys; from pathlib import Path; from lorary.data import prompts, rows; folder = Path(sys.argv[1])\n"
+    code += "table = rows.load([folder / 'total.json'], -1, 'aug'); rows.save(table, str(folder / 'table.parquet'))\n"
+    code += "prompts.load_templates(sys.argv[2]); print(ascii(prompts.load_fewshot(str(folder / 'few.json'))))"
+    made = run(["-c", code], tmp_path, tiny.ROOT / "resources/prompt_templates.yaml")
+    assert made.stdout.decode() == ascii([{"question": "Köln?", "answer": "北京"}]) + "\n", made.stderr.decode()
+    assert dataset.read(str(tmp_path / "table.parquet"), 0, None) == dataset.load([tmp_path / "total.json"], -1, "aug")
