@@ -141,6 +141,8 @@ FIRST = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"
         ({"use_dora": True}, {}, ["use_dora: expected False, found True"]),
         ({"use_rslora": True}, {}, ["use_rslora: expected False, found True"]),
         ({"peft_type": "IA3"}, {}, ["peft_type: expected 'LORA', found 'IA3'"]),
+        ({"alora_invocation_tokens": [1, 2]}, {}, [r"alora_invocation_tokens: \[1, 2\] is beyond LoRA as PEFT 0.13.2"]),
+        ({"use_qalora": True, "new": 1}, {}, ["use_qalora: True is beyond LoRA", "new: 1 is beyond LoRA"]),
         ({"init_lora_weights": "pissa"}, {}, ["init_lora_weights"]),  # PEFT changes the base model when it loads this
         ({}, {FIRST: None}, [f"{FIRST}: missing"]),
         ({}, {FIRST: torch.ones(2, 65)}, [f"{FIRST}: expected shape \\(2, 64\\), found \\(2, 65\\)"]),

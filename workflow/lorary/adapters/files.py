@@ -8,13 +8,44 @@ from pathlib import Path
 from typing import Any
 
 from ..base.fetch import fingerprint, trusts_code
-from ..core.errors import LoraryError, report
+from ..core.errors import LoraryError, damaged, report
 from ..core.files import sync
 from ..core.store import CONFIG, TENSORS
 
 log = logging.getLogger(__name__)
 
 PREFIX = "base_model.model."  # of every tensor's name in PEFT's format
+
+# What the config of an adapter may say, with the defaults: the format of PEFT 0.13.2, the oldest that loads our
+# adapters (DyPRAG's stages run with it). It refuses any other key; later ones add keys, whose defaults change nothing.
+OLDEST_FORMAT: dict[str, Any] = {
+    "alpha_pattern": {},
+    "auto_mapping": None,
+    "base_model_name_or_path": None,
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "inference_mode": False,
+    "init_lora_weights": True,
+    "layer_replication": None,
+    "layers_pattern": None,
+    "layers_to_transform": None,
+    "loftq_config": {},
+    "lora_alpha": 8,
+    "lora_dropout": 0.0,
+    "megatron_config": None,
+    "megatron_core": "megatron.core",
+    "modules_to_save": None,
+    "peft_type": None,
+    "r": 8,
+    "rank_pattern": {},
+    "revision": None,
+    "target_modules": None,
+    "task_type": None,
+    "use_dora": False,
+    "use_rslora": False,
+}
+# Said even where it is the default: programs besides PEFT look it up.
+ALWAYS_SAID = {"base_model_name_or_path", "bias", "fan_in_fan_out", "lora_alpha", "lora_dropout", "r"}
 
 
 def init_base_weight(
@@ -67,7 +98,8 @@ def init_base_weight(
             get_peft_model(skeleton, lora).save_pretrained(temporary, save_embedding_layers=False)
             config, tensors = read_adapter(temporary)
     config["base_model_name_or_path"] = fingerprint(model)["name"]
-    write_adapter(Path(destination), config_bytes(config), tensors_bytes(tensors))
+    # As PEFT makes it: these bytes are in the digests of all that is trained from it.
+    write_adapter(Path(destination), _json(config), tensors_bytes(tensors))
     log.info("%s: %d layers, %d parameters", destination, len(targets), sum(t.numel() for t in tensors.values()))
 
 
@@ -77,19 +109,25 @@ def read_adapter(directory: str) -> tuple[dict[str, Any], dict]:
     from safetensors.torch import load_file
 
     try:
-        config = json.loads((Path(directory) / CONFIG).read_bytes())
-        if not isinstance(config, dict):
-            raise ValueError(f"{CONFIG} is no mapping")
+        config = _read_config(directory)
         tensors = load_file(Path(directory) / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
         raise LoraryError(f"{directory}: no adapter in PEFT's format ({CONFIG} and {TENSORS}): {error}") from None
     return config, {name: tensor.float() for name, tensor in tensors.items()}
 
 
+def trained_config(base_weight: str) -> bytes:
+    """The config of the adapters that are trained from a base weight. Raises LoraryError."""
+    try:
+        return config_bytes(_read_config(base_weight))
+    except (OSError, ValueError) as error:
+        raise damaged(base_weight, error) from None
+
+
 def config_bytes(config: dict[str, Any]) -> bytes:
-    """The same bytes whenever PEFT says the same: it keeps target_modules as a set, in any order."""
-    config = {key: sorted(value) if key == "target_modules" else value for key, value in config.items()}
-    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    """An adapter's config in the form that the oldest PEFT reads: what differs from its defaults."""
+    said = {key: value for key, value in config.items() if key in OLDEST_FORMAT}
+    return _json({key: v for key, v in said.items() if key in ALWAYS_SAID or v != OLDEST_FORMAT[key]})
 
 
 def tensors_bytes(tensors: dict) -> bytes:
@@ -111,9 +149,24 @@ def digest(directory: str) -> str:
     return hashlib.sha256(b"".join((Path(directory) / name).read_bytes() for name in (CONFIG, TENSORS))).hexdigest()
 
 
+def _read_config(directory: str) -> dict[str, Any]:
+    config = json.loads((Path(directory) / CONFIG).read_bytes())
+    if not isinstance(config, dict):
+        raise ValueError(f"{CONFIG} is no mapping")
+    return config
+
+
+def _json(config: dict[str, Any]) -> bytes:
+    """The same bytes whenever PEFT says the same: it keeps target_modules as a set, in any order."""
+    config = {key: sorted(value) if key == "target_modules" else value for key, value in config.items()}
+    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+
+
 def _check_given(
     given: str, config: dict, tensors: dict, rank: int, alpha: int, targets: list[str], shapes: dict
 ) -> None:
+    from peft import LoraConfig
+
     faults = []
     plain = {
         "peft_type": "LORA",
@@ -127,6 +180,10 @@ def _check_given(
     for key, expected in plain.items():
         if config.get(key, expected) != expected:
             faults.append(f"{key}: expected {expected!r}, found {config[key]!r}")
+    todays = {**LoraConfig().to_dict(), "peft_version": config.get("peft_version")}
+    for key in sorted(config.keys() - OLDEST_FORMAT.keys()):
+        if config[key] and config[key] != todays.get(key):
+            faults.append(f"{key}: {config[key]!r} is beyond LoRA as PEFT 0.13.2 has it")
     if (start := config.get("init_lora_weights", True)) not in (True, False, "gaussian"):
         faults.append(f"init_lora_weights: {start!r} changes the base model itself")
     found = config.get("target_modules")

@@ -99,10 +99,11 @@ class Store:
                         damaged.rename(entry)
             shutil.rmtree(damaged, ignore_errors=True)
 
-    def link(self, digest: str, output: str) -> None:
+    def link(self, digest: str, output: str, config: bytes) -> None:
         """Make the adapter directory `output` from an entry: hard links, or copies where there can be none.
 
-        Raises LoraryError where a symbolic link would lead it elsewhere.
+        Its config is `config`, a file of its own where the entry, which another run may have made, has another. Raises
+        LoraryError where a symbolic link would lead it elsewhere.
         """
         folder = Path(output)
         for part in (folder, folder.parent):
@@ -114,11 +115,15 @@ class Store:
         for name in (CONFIG, TENSORS):
             source, temporary = self.entry(digest) / name, folder / f".{name}.{os.getpid()}"
             temporary.unlink(missing_ok=True)
-            try:
-                os.link(source, temporary)
-            except OSError:
-                shutil.copyfile(source, temporary)
+            if name == CONFIG and source.read_bytes() != config:
+                temporary.write_bytes(config)
                 sync(temporary)
+            else:
+                try:
+                    os.link(source, temporary)
+                except OSError:
+                    shutil.copyfile(source, temporary)
+                    sync(temporary)
             temporary.replace(folder / name)
             temporary.unlink(missing_ok=True)  # it is still there where both names were links to one file already
         sync(folder)

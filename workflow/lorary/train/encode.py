@@ -46,13 +46,14 @@ def train_adapters(
     digests, failures = passage_digests(model, base_weight, prompts, settings, set(paths))
     if not paths.keys() <= digests.keys() | failures.keys():
         raise LoraryError(f"{prompts} lacks passages that were to be trained: the data changed meanwhile; run again.")
+    config = files.trained_config(base_weight)
     kept = InStore(Store(store))
     failed: dict[str, str] = {}
 
     @contextlib.contextmanager
     def begin() -> Iterator[Work]:
         with take_device(threads) as (device, device_name):
-            encoder = Encoder(model, base_weight, settings, adapters_per_step, device, device_name)
+            encoder = Encoder(model, base_weight, config, settings, adapters_per_step, device, device_name)
             with limited_memory(device.type):
                 yield lambda items: encoder.train(read_passages(prompts, set(paths)), items, len(kept.missing))
 
@@ -70,8 +71,8 @@ def train_adapters(
             )
             raise report(named, f"{title} tries just these again:")
         for position, path in paths.items():
-            kept.store.link(digests[position], path)
-        write_record(record, kept.store, digests, paths)
+            kept.store.link(digests[position], path, config)
+        write_record(record, kept.store, digests, paths, config)
         trained, seconds = sum(key in kept.missing for key in digests.values()), time.monotonic() - began
         log.info("%d trained, %d linked from the store, %.1f s", trained, len(paths) - trained, seconds)
     finally:
@@ -127,6 +128,7 @@ class Encoder:
         self,
         model: str,
         base_weight: str,
+        adapter_config: bytes,
         settings: dict[str, Any],
         adapters_per_step: int | str,
         device,
@@ -142,7 +144,7 @@ class Encoder:
         if settings["precision"] == "bfloat16" and device.type == "cpu" and not fast_bfloat16():
             log.warning("this processor has no bfloat16 units: precision float32 will be very much faster")
         self.device_name = device_name
-        self.config = files.config_bytes(config)
+        self.config = adapter_config
         self.model = decoder.load(model, settings["precision"], device)
         scale = config["lora_alpha"] / config["r"]
         self.trainer = trainer.Trainer(self.model, tensors, scale, settings, adapters_per_step)
