@@ -8,13 +8,13 @@ import sys
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import tiny
 from lorary.adapters import lora
-from lorary.adapters.files import CONFIG, TENSORS, init_base_weight, read_adapter
+from lorary.adapters.files import CONFIG, TENSORS, init_base_weight, read_adapter, trained_config
 from lorary.base import decoder
 from lorary.base.fetch import get_model
 from lorary.core.errors import LoraryError
@@ -126,6 +126,32 @@ def test_given_adapter_in_bfloat16_becomes_float32(given, make):
     save_file(tensors, given / TENSORS)
     made = load_file(make(given) / TENSORS)
     assert all(torch.equal(made[name], tensor.float()) for name, tensor in tensors.items())
+
+
+def test_a_trained_adapter_names_the_base_model_as_peft_finds_it(tiny_llama, make, tmp_path, monkeypatch):
+    """A local one by its directory: the user's own where that is the same from everywhere, or where it was put."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").symlink_to(tiny_llama)
+    adapter = make()
+    for source, told in ((str(tiny_llama), str(tiny_llama)), ("mine", "resources/models/m")):
+        shutil.rmtree("resources", ignore_errors=True)
+        get_model(source, None, "resources/models/m")
+        (adapter / CONFIG).write_bytes(trained_config(str(adapter), "resources/models/m"))
+        assert json.loads((adapter / CONFIG).read_text())["base_model_name_or_path"] == told
+        found = AutoPeftModelForCausalLM.from_pretrained(adapter)
+        assert torch.equal(
+            found.get_input_embeddings().weight, from_pretrained(tiny_llama).get_input_embeddings().weight
+        )
+
+
+@pytest.mark.parametrize("name", ["some/model", "gpt2"])
+@pytest.mark.parametrize("revision", [None, "v1"])
+def test_a_trained_adapter_names_the_base_model_by_its_id(make, tmp_path, name, revision):
+    about = {"name": name, "source": name, "revision": revision, "weights": "", "tokenizer": ""}
+    (tmp_path / "label").mkdir()
+    (tmp_path / "label/fingerprint.json").write_text(json.dumps(about))
+    config = json.loads(trained_config(str(make()), str(tmp_path / "label")))
+    assert (config["base_model_name_or_path"], config.get("revision")) == (name, revision)
 
 
 FIRST = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"

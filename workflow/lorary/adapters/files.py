@@ -116,10 +116,11 @@ def read_adapter(directory: str) -> tuple[dict[str, Any], dict]:
     return config, {name: tensor.float() for name, tensor in tensors.items()}
 
 
-def trained_config(base_weight: str) -> bytes:
-    """The config of the adapters that are trained from a base weight. Raises LoraryError."""
+def trained_config(base_weight: str, model: str) -> bytes:
+    """The config of the adapters that are trained from a base weight, on the base model in a directory. Raises
+    LoraryError."""
     try:
-        return config_bytes(_read_config(base_weight))
+        return config_bytes({**_read_config(base_weight), **_base_model(model)})
     except (OSError, ValueError) as error:
         raise damaged(base_weight, error) from None
 
@@ -154,6 +155,17 @@ def _read_config(directory: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{CONFIG} is no mapping")
     return config
+
+
+def _base_model(model: str) -> dict[str, Any]:
+    """Where PEFT finds a base model: at Hugging Face, in the user's own directory, or in `model`, a path that, as all
+    that a run leaves, is seen from where Snakemake is called, and the same on every machine."""
+    about = fingerprint(model)
+    source = Path(about.get("source") or model).expanduser()
+    if about["name"] == about.get("source") != Path(model).name:  # not its label here
+        return {"base_model_name_or_path": about["name"], "revision": about.get("revision")}
+    where = source if source.is_absolute() and source.is_dir() else model
+    return {"base_model_name_or_path": str(where), "revision": None}
 
 
 def _json(config: dict[str, Any]) -> bytes:

@@ -46,7 +46,7 @@ def train_adapters(
     digests, failures = passage_digests(model, base_weight, prompts, settings, set(paths))
     if not paths.keys() <= digests.keys() | failures.keys():
         raise LoraryError(f"{prompts} lacks passages that were to be trained: the data changed meanwhile; run again.")
-    config = files.trained_config(base_weight)
+    config = files.trained_config(base_weight, model)
     kept = InStore(Store(store))
     failed: dict[str, str] = {}
 
