@@ -131,6 +131,22 @@ def config_bytes(config: dict[str, Any]) -> bytes:
     return _json({key: v for key, v in said.items() if key in ALWAYS_SAID or v != OLDEST_FORMAT[key]})
 
 
+def outdated(config: bytes, todays: bytes) -> str | None:
+    """What is to be mended in the config of an adapter that means the same as `todays`; None: nothing, or it does not
+    mean the same."""
+    try:
+        said, now = json.loads(config), json.loads(todays)
+        base_model = {key: now.get(key) for key in ("base_model_name_or_path", "revision")}
+        if config == todays or config_bytes({**said, **base_model}) != todays:
+            return None
+    except (ValueError, TypeError):
+        return None
+    if newer := said.keys() - OLDEST_FORMAT.keys():
+        return f"PEFT 0.13.2 cannot read its config, which has {len(newer)} keys of a newer one"
+    model, there = said.get("base_model_name_or_path"), now["base_model_name_or_path"]
+    return f"its config names {model} as the base model, which is {there}"
+
+
 def tensors_bytes(tensors: dict) -> bytes:
     from safetensors.torch import save
 

@@ -120,6 +120,13 @@ class Plan:
             for batch in self.encoding.batches
         ]
 
+    def batches(self) -> list[dict[str, str]]:
+        """For verify and rewrite_configs: records, each with what the configs of its adapters follow from."""
+        return [
+            {"record": batch.outputs["record"], **{key: batch.inputs[key] for key in ("model", "base_weight")}}
+            for batch in self.encoding.batches
+        ]
+
     def base_weights_of_runs(self) -> list[dict[str, str]]:
         """For verify: base weights, each with a run.json that has its sha256."""
         return [
