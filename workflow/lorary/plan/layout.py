@@ -26,6 +26,7 @@ TABLE = "results/data/{table}.parquet"
 PROMPTS_FOLDER = "results/prompts/{prompts}"
 PROMPTS = f"{PROMPTS_FOLDER}/{{start}}-{{stop}}.parquet"
 
+TRAINED = "results/train"
 SCORES = "results/scores.tsv"
 FAILED = "results/failed.tsv"
 REPORT = "results/report.html"
@@ -201,7 +202,18 @@ def folder_of(predictions: str) -> str:
 
 def record(batch: str) -> str:
     """What a training job says of its adapters."""
-    return f"results/train/{batch}.tsv"
+    return f"{TRAINED}/{batch}.tsv"
+
+
+def records_below(folder: Path) -> list[Path]:
+    """The records of all runs that were made from a working directory. Raises OSError where it cannot be read."""
+
+    def refused(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    walked = os.walk(folder / TRAINED, onerror=refused)
+    return sorted(Path(where, name) for where, _, names in walked for name in names if name.endswith(".tsv"))
 
 
 def answers(part: str, suffix: str) -> str:
