@@ -30,6 +30,14 @@ TRAINING = {  # the settings that training takes
 }
 
 
+def first_config(label: str) -> bytes:
+    """adapter_config.json of a base weight for such targets (rank 2, alpha 32), as the first release wrote it."""
+    from lorary.adapters.digest import FIRST_CONFIG
+
+    said = {"r": 2, "lora_alpha": 32, "target_modules": TARGETS, "base_model_name_or_path": label}
+    return (json.dumps(FIRST_CONFIG | said, indent=2, sort_keys=True) + "\n").encode()
+
+
 @functools.cache
 def _tokenizer_json() -> str:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

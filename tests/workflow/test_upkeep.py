@@ -1,5 +1,6 @@
 """snakemake verify and snakemake prune."""
 
+import hashlib
 import json
 import os
 import re
@@ -171,3 +172,33 @@ def test_run_json_holds_what_it_takes_to_make_the_adapters_again(finished):
     # of the checkout that the tests are in, where it has its history
     has = not subprocess.run(["git", "-C", tiny.ROOT, "rev-parse", "HEAD"], capture_output=True).returncode
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?" if has else "None", str(about["git"]))
+
+
+def test_configs_are_written_anew_without_training(finished):
+    """As they are after an update from a version that wrote a newer PEFT's keys."""
+    base_weight = finished.folder / f"results/adapters/{finished.BASE}/base_weight"
+    newer = (base_weight / "adapter_config.json").read_bytes()
+    sha256 = hashlib.sha256(newer).hexdigest()
+    before = finished.adapters()
+    for path in digests(finished):
+        rewrite(finished.folder / path / "adapter_config.json", lambda _: newer)
+    for table in (finished.folder / RUN / "adapters.tsv", *(finished.folder / "results/train").glob("*/*.tsv")):
+        header, *lines = table.read_text().splitlines()
+        place = header.split("\t").index("config_sha256")
+        rows = [[*row[:place], sha256, *row[place + 1 :]] for row in (line.split("\t") for line in lines)]
+        times = table.stat()
+        table.write_text("\n".join([header, *map("\t".join, rows)]) + "\n")
+        os.utime(table, ns=(times.st_atime_ns, times.st_mtime_ns))
+    said = finished.snakemake("verify").stdout
+    assert (
+        "6 adapters that not every PEFT reads, or finds the base model of: `snakemake rewrite_configs` writes" in said
+    )
+    assert "6 configs are written anew" in finished.snakemake("rewrite_configs").stdout
+    said = finished.snakemake("verify").stdout
+    assert "nothing is damaged" in said
+    assert "rewrite_configs" not in said
+    assert "Nothing to be done" in finished.snakemake().stdout
+    assert finished.adapters() == before
+    for path in digests(finished):
+        config = json.loads((finished.folder / path / "adapter_config.json").read_text())
+        assert (config["base_model_name_or_path"], "peft_version" in config) == ("resources/models/tiny", False)

@@ -20,7 +20,6 @@ import numpy as np
 from benchmarks.figures import BASIS, REFERENCE, draw, tables
 from benchmarks.machine import in_a_process, machine, matrix_rates, peak_memory, python, synchronize
 from lorary.adapters import files as adapters
-from lorary.adapters.digest import config_bytes
 from lorary.core.device import take_device
 from lorary.core.private import dispatch_mode
 from lorary.data.sequences import Example, Passage, read_passages
@@ -143,7 +142,7 @@ def measure_ours(
         result = _timed(lambda: trained.extend(ours.train(some, len(some))), some, precision, device)
         first = next(training for training in trained if training.passage is some[0])
         assert first.tensors is not None, first.error
-        adapters.write_adapter(Path(save), config_bytes(config), adapters.tensors_bytes(first.tensors))
+        adapters.write_adapter(Path(save), adapters.config_bytes(config), adapters.tensors_bytes(first.tensors))
         n = result["adapters_per_step"] = ours.adapters_per_step
         result["operators"] = _operators(lambda: ours.trial(some[0], n)) / 2 / n  # a trial makes two steps
     return result

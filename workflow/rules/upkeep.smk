@@ -1,4 +1,5 @@
-# Looking after what runs leave: `snakemake verify` and `snakemake prune`. Not part of a run, and made anew on each call.
+# Looking after what runs leave: `snakemake verify`, `rewrite_configs` and `prune`. Not part of a run, and made anew on
+# each call.
 
 
 rule verify:
@@ -8,7 +9,7 @@ rule verify:
     conda:
         "../../envs/lorary.yaml"
     params:
-        records=PLAN.records,
+        records=PLAN.batches(),
         runs=PLAN.base_weights_of_runs(),
         tables=[*PLAN.tables, *PLAN.prompts],
         models=PLAN.models,
@@ -17,6 +18,21 @@ rule verify:
         "Verifying adapters, store, tables, base weights and base models"
     script:
         "../scripts/verify.py"
+
+
+rule rewrite_configs:
+    log:
+        layout.log("rewrite_configs"),
+    localrule: True
+    conda:
+        "../../envs/lorary.yaml"
+    params:
+        records=PLAN.batches(),
+        indexes=PLAN.tables_of_adapters(),
+    message:
+        "Writing the configs of adapters anew"
+    script:
+        "../scripts/rewrite_configs.py"
 
 
 rule prune:

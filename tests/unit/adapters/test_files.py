@@ -8,13 +8,13 @@ import sys
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import tiny
 from lorary.adapters import lora
-from lorary.adapters.files import CONFIG, TENSORS, init_base_weight, read_adapter
+from lorary.adapters.files import CONFIG, TENSORS, init_base_weight, read_adapter, trained_config
 from lorary.base import decoder
 from lorary.base.fetch import get_model
 from lorary.core.errors import LoraryError
@@ -95,13 +95,13 @@ def test_it_is_what_peft_makes_of_that_seed_on_the_whole_model(model, make):
     assert not any(torch.equal(ours[name], other[name]) for name in ours if "lora_A" in name)
 
 
-def test_peft_loads_it_and_it_does_nothing_yet(model, make):
+def test_peft_loads_it_and_it_does_nothing_yet(tiny_llama, model, make):
     ids = torch.arange(40)[None]
     before = from_pretrained(model)(ids).logits
     loaded = PeftModel.from_pretrained(from_pretrained(model), make())
     config = loaded.peft_config["default"]
     assert (config.r, config.lora_alpha, config.lora_dropout, config.bias) == (2, 32, 0.0, "none")
-    assert (config.target_modules, config.base_model_name_or_path) == (set(MLP), "tiny-label")
+    assert (config.target_modules, config.base_model_name_or_path) == (set(MLP), str(tiny_llama))
     assert all(not tensor.any() for name, tensor in loaded.named_parameters() if "lora_B" in name)
     assert torch.equal(loaded(ids).logits, before)
 
@@ -111,14 +111,14 @@ def test_it_holds_nothing_but_its_own_tensors(make):
     assert {name.rsplit(".", 2)[1] for name in read_adapter(make(targets=["lm_head"]))[1]} == {"lora_A", "lora_B"}
 
 
-def test_given_adapter_becomes_the_base_weight(given, make):
+def test_given_adapter_becomes_the_base_weight(tiny_llama, given, make):
     made = make(given)
     config, tensors = read_adapter(made)
     _, theirs = read_adapter(given)
     assert sorted(path.name for path in made.iterdir()) == [CONFIG, TENSORS, "made_of.json"]
     assert tensors.keys() == theirs.keys()
     assert all(torch.equal(tensors[name], theirs[name]) for name in tensors)
-    assert (config["base_model_name_or_path"], config["target_modules"]) == ("tiny-label", MLP)
+    assert (config["base_model_name_or_path"], config["target_modules"]) == (str(tiny_llama), MLP)
 
 
 def test_given_adapter_in_bfloat16_becomes_float32(given, make):
@@ -126,6 +126,32 @@ def test_given_adapter_in_bfloat16_becomes_float32(given, make):
     save_file(tensors, given / TENSORS)
     made = load_file(make(given) / TENSORS)
     assert all(torch.equal(made[name], tensor.float()) for name, tensor in tensors.items())
+
+
+def test_a_trained_adapter_names_the_base_model_as_peft_finds_it(tiny_llama, make, tmp_path, monkeypatch):
+    """A local one by its directory: the user's own where that is the same from everywhere, or where it was put."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").symlink_to(tiny_llama)
+    adapter = make()
+    for source, told in ((str(tiny_llama), str(tiny_llama)), ("mine", "resources/models/m")):
+        shutil.rmtree("resources", ignore_errors=True)
+        get_model(source, None, "resources/models/m")
+        (adapter / CONFIG).write_bytes(trained_config(str(adapter), "resources/models/m"))
+        assert json.loads((adapter / CONFIG).read_text())["base_model_name_or_path"] == told
+        found = AutoPeftModelForCausalLM.from_pretrained(adapter)
+        assert torch.equal(
+            found.get_input_embeddings().weight, from_pretrained(tiny_llama).get_input_embeddings().weight
+        )
+
+
+@pytest.mark.parametrize("name", ["some/model", "gpt2"])
+@pytest.mark.parametrize("revision", [None, "v1"])
+def test_a_trained_adapter_names_the_base_model_by_its_id(make, tmp_path, name, revision):
+    about = {"name": name, "source": name, "revision": revision, "weights": "", "tokenizer": ""}
+    (tmp_path / "label").mkdir()
+    (tmp_path / "label/fingerprint.json").write_text(json.dumps(about))
+    config = json.loads(trained_config(str(make()), str(tmp_path / "label")))
+    assert (config["base_model_name_or_path"], config.get("revision")) == (name, revision)
 
 
 FIRST = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"
@@ -141,6 +167,8 @@ FIRST = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"
         ({"use_dora": True}, {}, ["use_dora: expected False, found True"]),
         ({"use_rslora": True}, {}, ["use_rslora: expected False, found True"]),
         ({"peft_type": "IA3"}, {}, ["peft_type: expected 'LORA', found 'IA3'"]),
+        ({"alora_invocation_tokens": [1, 2]}, {}, [r"alora_invocation_tokens: \[1, 2\] is beyond LoRA as PEFT 0.13.2"]),
+        ({"use_qalora": True, "new": 1}, {}, ["use_qalora: True is beyond LoRA", "new: 1 is beyond LoRA"]),
         ({"init_lora_weights": "pissa"}, {}, ["init_lora_weights"]),  # PEFT changes the base model when it loads this
         ({}, {FIRST: None}, [f"{FIRST}: missing"]),
         ({}, {FIRST: torch.ones(2, 65)}, [f"{FIRST}: expected shape \\(2, 64\\), found \\(2, 65\\)"]),

@@ -48,7 +48,7 @@ def test_what_is_put_is_got_and_linked(store, tmp_path):
     assert names(store.entry(KEY)) == FILES
     assert_nothing_temporary(store)
     out = tmp_path / "a" / "passage_0"
-    store.link(KEY, str(out))
+    store.link(KEY, str(out), CONTENT[0])
     assert names(out) == [CONFIG, TENSORS]
     assert ((out / CONFIG).read_bytes(), (out / TENSORS).read_bytes()) == CONTENT
     assert all((out / name).samefile(store.entry(KEY) / name) for name in (CONFIG, TENSORS))
@@ -57,7 +57,7 @@ def test_what_is_put_is_got_and_linked(store, tmp_path):
 def test_copies_where_there_can_be_no_links(store, tmp_path, monkeypatch):
     put(store)
     monkeypatch.setattr(os, "link", no_link)
-    store.link(KEY, str(tmp_path / "out"))
+    store.link(KEY, str(tmp_path / "out"), CONTENT[0])
     assert (tmp_path / "out" / TENSORS).read_bytes() == CONTENT[1]
     assert not (tmp_path / "out" / TENSORS).samefile(store.entry(KEY) / TENSORS)
 
@@ -69,7 +69,7 @@ def test_link_replaces_what_lies_there_without_writing_through_it(store, tmp_pat
     foreign.write_text("of another run")
     os.link(foreign, out / TENSORS)
     (out / CONFIG).symlink_to(foreign)
-    store.link(KEY, str(out))
+    store.link(KEY, str(out), CONTENT[0])
     assert (out / TENSORS).samefile(store.entry(KEY) / TENSORS)
     assert not (out / CONFIG).is_symlink()
     assert foreign.read_text() == "of another run"
@@ -77,7 +77,7 @@ def test_link_replaces_what_lies_there_without_writing_through_it(store, tmp_pat
 
 def test_outputs_outlive_the_store(store, tmp_path):
     put(store)
-    store.link(KEY, str(tmp_path / "out"))
+    store.link(KEY, str(tmp_path / "out"), CONTENT[0])
     shutil.rmtree(store.directory)
     assert (tmp_path / "out" / TENSORS).read_bytes() == CONTENT[1]
     assert store.get(KEY) is None
@@ -181,9 +181,9 @@ def test_files_are_as_open_as_the_umask_lets_them(store, tmp_path, monkeypatch):
     mask = os.umask(0o027)
     try:
         put(store)
-        store.link(KEY, str(tmp_path / "linked"))
+        store.link(KEY, str(tmp_path / "linked"), CONTENT[0])
         monkeypatch.setattr(os, "link", no_link)
-        store.link(KEY, str(tmp_path / "copied"))
+        store.link(KEY, str(tmp_path / "copied"), CONTENT[0])
     finally:
         os.umask(mask)
     folders = [store.entry(KEY), tmp_path / "linked", tmp_path / "copied"]

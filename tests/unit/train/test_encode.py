@@ -121,7 +121,7 @@ def test_another_peft_or_label_leaves_the_digest(made, tmp_path):
 
 def test_what_the_first_release_trained_is_linked(made, tmp_path):
     """Its digest covered the files of the base weight, with PEFT's version and the model's name."""
-    base = hashlib.sha256((made / "llama-base" / CONFIG).read_bytes() + (made / "llama-base" / TENSORS).read_bytes())
+    base = hashlib.sha256(tiny.first_config("llama") + (made / "llama-base" / TENSORS).read_bytes())
     latest, former = digests_of_one(made)
     assert former == digest_over(made, base.hexdigest())
     run_job(made, tmp_path, made / "llama.parquet")
@@ -175,7 +175,7 @@ def test_what_a_gpu_made_with_an_earlier_version_is_trained_again(made, tmp_path
 def test_what_a_gpu_makes_says_with_which_version(made, tmp_path, monkeypatch):
     passages = list(read_passages(made / "llama.parquet", {(0, 0)}))
     encoder = train.Encoder(
-        str(made / "llama"), str(made / "llama-base"), tiny.TRAINING, 1, torch.device("cpu"), "NVIDIA H100"
+        str(made / "llama"), str(made / "llama-base"), b"{}", tiny.TRAINING, 1, torch.device("cpu"), "NVIDIA H100"
     )
     encoder.device = torch.device("cuda", 1)
     [[(_, (_, _, about))], _] = encoder.train(iter(passages), [Item("key", "place", (0, 0))], 1)

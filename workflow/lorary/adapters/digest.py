@@ -100,12 +100,12 @@ def write_mark(path: Path, settings: dict[str, Any], config: dict[str, Any], ten
     PEFT's, with the model's name; where PEFT made it, and not the user, the first release's PEFT said no more."""
     decides = ("r", "lora_alpha", "target_modules", "base_model_name_or_path")
     first = config if given else FIRST_CONFIG | {key: config[key] for key in decides}
-    about = {**settings, "former_digests": [_of_files(config_bytes(first), tensors)]}
+    about = {**settings, "former_digests": [_of_files(json_bytes(first), tensors)]}
     with written_whole(str(path)) as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
-def config_bytes(config: dict[str, Any]) -> bytes:
+def json_bytes(config: dict[str, Any]) -> bytes:
     """The same bytes whenever PEFT says the same: it keeps target_modules as a set, in any order."""
     config = {key: sorted(value) if key == "target_modules" else value for key, value in config.items()}
     return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()

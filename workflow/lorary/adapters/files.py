@@ -7,14 +7,45 @@ from pathlib import Path
 from typing import Any
 
 from ..base.fetch import fingerprint, trusts_code
-from ..core.errors import LoraryError, report
+from ..core.errors import LoraryError, damaged, report
 from ..core.files import written_whole
 from ..core.values import CONFIG, MARK, TENSORS
-from .digest import config_bytes, withdraw_marks, write_mark
+from .digest import json_bytes, withdraw_marks, write_mark
 
 log = logging.getLogger(__name__)
 
 PREFIX = "base_model.model."  # of every tensor's name in PEFT's format
+
+# What the config of an adapter may say, with the defaults: the format of PEFT 0.13.2, the oldest that loads our
+# adapters (DyPRAG's stages run with it). It refuses any other key; later ones add keys, whose defaults change nothing.
+OLDEST_FORMAT: dict[str, Any] = {
+    "alpha_pattern": {},
+    "auto_mapping": None,
+    "base_model_name_or_path": None,
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "inference_mode": False,
+    "init_lora_weights": True,
+    "layer_replication": None,
+    "layers_pattern": None,
+    "layers_to_transform": None,
+    "loftq_config": {},
+    "lora_alpha": 8,
+    "lora_dropout": 0.0,
+    "megatron_config": None,
+    "megatron_core": "megatron.core",
+    "modules_to_save": None,
+    "peft_type": None,
+    "r": 8,
+    "rank_pattern": {},
+    "revision": None,
+    "target_modules": None,
+    "task_type": None,
+    "use_dora": False,
+    "use_rslora": False,
+}
+# Said even where it is the default: programs besides PEFT look it up.
+ALWAYS_SAID = {"base_model_name_or_path", "bias", "fan_in_fan_out", "lora_alpha", "lora_dropout", "r"}
 
 
 def init_base_weight(
@@ -77,7 +108,7 @@ def init_base_weight(
     config["base_model_name_or_path"] = fingerprint(model)["name"]
     folder, content = Path(destination), tensors_bytes(tensors)
     withdraw_marks(folder, but=mark)
-    write_adapter(folder, config_bytes(config), content)
+    write_adapter(folder, config_bytes({**config, **_base_model(model)}), content)
     settings = {"lora_rank": rank, "lora_alpha": alpha, "lora_target_modules": target_modules}
     settings |= {"seed": seed} if given is None else {"base_weight": given}
     write_mark(folder / mark, settings, config, content, given is not None)
@@ -90,13 +121,42 @@ def read_adapter(directory: str) -> tuple[dict[str, Any], dict]:
     from safetensors.torch import load_file
 
     try:
-        config = json.loads((Path(directory) / CONFIG).read_bytes())
-        if not isinstance(config, dict):
-            raise ValueError(f"{CONFIG} is no mapping")
+        config = _read_config(directory)
         tensors = load_file(Path(directory) / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
         raise LoraryError(f"{directory}: no adapter in PEFT's format ({CONFIG} and {TENSORS}): {error}") from None
     return config, {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def trained_config(base_weight: str, model: str) -> bytes:
+    """The config of the adapters that are trained from a base weight, on the base model in a directory. Raises
+    LoraryError."""
+    try:
+        return config_bytes({**_read_config(base_weight), **_base_model(model)})
+    except (OSError, ValueError) as error:
+        raise damaged(base_weight, error) from None
+
+
+def config_bytes(config: dict[str, Any]) -> bytes:
+    """An adapter's config in the form that the oldest PEFT reads: what differs from its defaults."""
+    said = {key: value for key, value in config.items() if key in OLDEST_FORMAT}
+    return json_bytes({key: v for key, v in said.items() if key in ALWAYS_SAID or v != OLDEST_FORMAT[key]})
+
+
+def outdated(config: bytes, todays: bytes) -> str | None:
+    """What is to be mended in the config of an adapter that means the same as `todays`; None: nothing, or it does not
+    mean the same."""
+    try:
+        said, now = json.loads(config), json.loads(todays)
+        base_model = {key: now.get(key) for key in ("base_model_name_or_path", "revision")}
+        if config == todays or config_bytes({**said, **base_model}) != todays:
+            return None
+    except (ValueError, TypeError):
+        return None
+    if newer := said.keys() - OLDEST_FORMAT.keys():
+        return f"PEFT 0.13.2 cannot read its config, which has {len(newer)} keys of a newer one"
+    model, there = said.get("base_model_name_or_path"), now["base_model_name_or_path"]
+    return f"its config names {model} as the base model, which is {there}"
 
 
 def tensors_bytes(tensors: dict) -> bytes:
@@ -115,9 +175,29 @@ def write_adapter(directory: Path, config: bytes, tensors: bytes) -> None:
                 temporary.write_bytes(content)
 
 
+def _read_config(directory: str) -> dict[str, Any]:
+    config = json.loads((Path(directory) / CONFIG).read_bytes())
+    if not isinstance(config, dict):
+        raise ValueError(f"{CONFIG} is no mapping")
+    return config
+
+
+def _base_model(model: str) -> dict[str, Any]:
+    """Where PEFT finds a base model: at Hugging Face, in the user's own directory, or in `model`, a path that, as all
+    that a run leaves, is seen from where Snakemake is called, and the same on every machine."""
+    about = fingerprint(model)
+    source = Path(about.get("source") or model).expanduser()
+    if about["name"] == about.get("source") != Path(model).name:  # not its label here
+        return {"base_model_name_or_path": about["name"], "revision": about.get("revision")}
+    where = source if source.is_absolute() and source.is_dir() else model
+    return {"base_model_name_or_path": str(where), "revision": None}
+
+
 def _check_given(
     given: str, config: dict, tensors: dict, rank: int, alpha: int, targets: list[str], shapes: dict
 ) -> None:
+    from peft import LoraConfig
+
     faults = []
     plain = {
         "peft_type": "LORA",
@@ -131,6 +211,10 @@ def _check_given(
     for key, expected in plain.items():
         if config.get(key, expected) != expected:
             faults.append(f"{key}: expected {expected!r}, found {config[key]!r}")
+    todays = {**LoraConfig().to_dict(), "peft_version": config.get("peft_version")}
+    for key in sorted(config.keys() - OLDEST_FORMAT.keys()):
+        if config[key] and config[key] != todays.get(key):
+            faults.append(f"{key}: {config[key]!r} is beyond LoRA as PEFT 0.13.2 has it")
     if (start := config.get("init_lora_weights", True)) not in (True, False, "gaussian"):
         faults.append(f"init_lora_weights: {start!r} changes the base model itself")
     found = config.get("target_modules")

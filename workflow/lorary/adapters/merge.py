@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ..core.errors import LoraryError
 from . import files as adapters
-from .digest import config_bytes
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +27,6 @@ def merge_adapters(directories: list[str], destination: str) -> None:
     }
     config = {**config, **{key: sum(other[key] for other, _ in read) for key in ("r", "lora_alpha")}}
     folder = Path(destination)
-    adapters.write_adapter(folder, config_bytes(config), adapters.tensors_bytes(merged))
+    adapters.write_adapter(folder, adapters.config_bytes(config), adapters.tensors_bytes(merged))
     (folder / PASSAGES).write_text(json.dumps(directories, indent=2) + "\n", encoding="utf-8")
     log.info("%s: %d adapters, rank %d, alpha %d", destination, len(directories), config["r"], config["lora_alpha"])

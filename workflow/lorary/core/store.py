@@ -2,17 +2,20 @@
 
 An entry is a directory with the adapter and `training.json`, which has size and sha256 of the adapter's files. It
 appears whole or not at all, and outputs are put together from hard links to its files, so that what was trained once
-is never trained again. Any number of runs may use one store at once: nothing is locked.
+is never trained again. Any number of runs may use one store at once: nothing is locked. It may be several users': what
+is new in it is as open for the group and for others as its own folder, whatever their umasks.
 """
 
 import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,10 +24,14 @@ from typing import Any
 import numpy as np
 
 from .errors import LoraryError
-from .files import ABANDONED, sync
+from .files import ABANDONED, sync, written_whole
 from .values import CONFIG, TENSORS
 
+log = logging.getLogger(__name__)
+
 TRAINING = "training.json"
+COPIES = "copies"  # the folder with the notes of who has copies
+OF_THE_GROUP_AND_OTHERS = stat.S_ISGID | stat.S_IRWXG | stat.S_IRWXO
 
 
 def sha256(path: Path) -> str:
@@ -37,8 +44,10 @@ def sha256(path: Path) -> str:
 
 
 class Store:
-    def __init__(self, directory: str):
-        self.directory = Path(directory)
+    def __init__(self, directory: str, records: str = ""):
+        """`records`: the folder with the records of what is linked here, to be noted where that is copies."""
+        self.directory, self.records = Path(directory), records
+        self.copies = False  # outputs have been copied since there could be no links
 
     def entry(self, digest: str) -> Path:
         return self.directory / digest[:2] / digest
@@ -65,12 +74,14 @@ class Store:
         files[TRAINING] = (json.dumps(training) + "\n").encode()
         temporary = self.directory / "tmp" / f"{digest}.{os.getpid()}.{secrets.token_hex(4)}"
         try:
-            temporary.mkdir(parents=True)
+            self._make(temporary.parent)
+            self._make(temporary)
+            readable = self._shared() & 0o444
             for name, content in files.items():
                 with (temporary / name).open("wb") as file:
                     file.write(content)
                     # Outputs share this file: what is written to one would change them all, and the store.
-                    os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o444)
+                    os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o444 | readable)
                     file.flush()
                     os.fsync(file.fileno())
             sync(temporary)
@@ -78,9 +89,22 @@ class Store:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def _shared(self) -> int:
+        """What the store's own folder permits its group and others."""
+        return self.directory.stat().st_mode & OF_THE_GROUP_AND_OTHERS
+
+    def _make(self, folder: Path) -> None:
+        """A folder of the store."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            mode = stat.S_IMODE(folder.stat().st_mode)
+            if mode != mode | self._shared():
+                folder.chmod(mode | self._shared())
+
     def _give_its_name(self, temporary: Path, digest: str) -> None:
         entry, damaged = self.entry(digest), temporary.with_name(f"{temporary.name}.damaged")
-        entry.parent.mkdir(exist_ok=True)
+        self._make(entry.parent)
         sync(self.directory)
         while True:
             try:
@@ -106,10 +130,11 @@ class Store:
             with contextlib.suppress(OSError):  # another job just did so; or it is another user's
                 self.entry(former).rename(self.entry(digest))
 
-    def link(self, digest: str, output: str) -> None:
+    def link(self, digest: str, output: str, config: bytes) -> None:
         """Make the adapter directory `output` from an entry: hard links, or copies where there can be none.
 
-        Raises LoraryError where a symbolic link would lead it elsewhere.
+        Its config is `config`, a file of its own where the entry, which another run may have made, has another. Raises
+        LoraryError where a symbolic link would lead it elsewhere.
         """
         folder = Path(output)
         for part in (folder, folder.parent):
@@ -121,14 +146,48 @@ class Store:
         for name in (CONFIG, TENSORS):
             source, temporary = self.entry(digest) / name, folder / f".{name}.{os.getpid()}"
             temporary.unlink(missing_ok=True)
-            try:
-                os.link(source, temporary)
-            except OSError:
-                shutil.copyfile(source, temporary)
+            if name == CONFIG and source.read_bytes() != config:
+                temporary.write_bytes(config)
                 sync(temporary)
+            else:
+                try:
+                    os.link(source, temporary)
+                except OSError as error:
+                    shutil.copyfile(source, temporary)
+                    sync(temporary)
+                    self._tell_of_copies(source, error)
             temporary.replace(folder / name)
             temporary.unlink(missing_ok=True)  # it is still there where both names were links to one file already
         sync(folder)
+
+    def _tell_of_copies(self, source: Path, error: OSError) -> None:
+        """Once: why outputs are copies. And the folder of this run is noted, since no number of links tells of them."""
+        if self.copies:
+            return
+        self.copies = True
+        why = error.strerror
+        if error.errno == errno.EXDEV:
+            why = "it is on another file system than they"
+        elif error.errno == errno.EPERM and source.stat().st_uid != os.geteuid():
+            why = "its files are another user's, and the system forbids links to them (fs.protected_hardlinks)"
+        elif error.errno == errno.EPERM:
+            why = "the file system makes no hard links"
+        log.info(
+            "adapters are copies of what %s has, not hard links, and take space of their own: %s", self.directory, why
+        )
+        here = os.fsencode(f"{os.getcwd()}\0{os.path.abspath(self.records)}")
+        note = self.directory / COPIES / hashlib.sha256(here).hexdigest()
+        with contextlib.suppress(OSError):  # a store that is only read
+            self._make(note.parent)
+            with written_whole(str(note)) as temporary:
+                temporary.write_bytes(here)
+                temporary.chmod(temporary.stat().st_mode | self._shared() & 0o444)
+
+    def noted(self) -> list[tuple[Path, Path]]:
+        """Of runs with copies of entries: where Snakemake was called, and where their records lie. Raises OSError."""
+        notes = sorted((self.directory / COPIES).glob("*"))
+        found = [os.fsdecode(note.read_bytes()) for note in notes if re.fullmatch(r"[0-9a-f]{64}", note.name)]
+        return [(Path(folder), Path(records)) for folder, _, records in (note.partition("\0") for note in found)]
 
     def digests(self) -> Iterator[str]:
         """Of all entries, damaged ones too."""

@@ -210,7 +210,7 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
         "adapters_per_step": run.jobs.adapters_per_step,
         "store": run.jobs.store_dir,
     }
-    made_of = {key: params[key] for key in ("model_source", "settings")}
+    made_of = {key: params[key] for key in ("model_source", "settings", "gpu_numerics")}
     made_of |= {"base_weight": base_weight.params, "prompts": prompts.label}
     batches = []
     for start in range(0, len(passages), part.per_job):

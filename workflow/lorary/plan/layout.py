@@ -33,6 +33,7 @@ PLOTS = {name: f"results/report/{name}.svg" for name in ("scores", "knowledge", 
 
 # In the folder of a run.
 INDEX, ABOUT = "adapters.tsv", "run.json"
+RECORDS_OF_THE_FIRST_RELEASE = "results/train"
 OWN = ".lorary"  # what calls of ours leave there for later ones
 PARTS = f"{OWN}/types"
 SETTLED = r"(\d+)-(\d+)\.[0-9a-f]{8}\.\w+"
@@ -250,6 +251,28 @@ def settled(name: str, decides: dict[str, Any]) -> str:
     """The name of an output with a digest of the settings that decide its content: another setting's is another file,
     whatever Snakemake remembers."""
     return f"{name}.{digest(decides)}"
+
+
+def records_of(record: str) -> str:
+    """The folder of all records of the run that this one is of."""
+    return os.path.dirname(os.path.dirname(record))
+
+
+def record_there(record: str, job: str) -> str:
+    """This record of a job (`job`, its name), or what the first release left of it, where only that is there."""
+    former = f"{RECORDS_OF_THE_FIRST_RELEASE}/{job.partition('/')[2]}.tsv"
+    return former if Path(former).is_file() and not Path(record).is_file() else record
+
+
+def records_below(folder: Path) -> list[Path]:
+    """The records of a run, or of those of the first release. Raises OSError where they cannot be read."""
+
+    def refused(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    walked = os.walk(folder, onerror=refused)
+    return sorted(Path(where, name) for where, _, names in walked for name in names if name.endswith(".tsv"))
 
 
 def superseded(output: str) -> list[Path]:

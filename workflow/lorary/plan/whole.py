@@ -130,6 +130,24 @@ class Plan:
             for batch in kind.batches
         ]
 
+    def batches(self) -> list[dict[str, str]]:
+        """For verify and rewrite_configs: records, each with what the configs of its adapters follow from."""
+        return [
+            {
+                "record": layout.record_there(batch.outputs["record"], batch.name),
+                "model": batch.inputs["model"],
+                "base_weight": kind.folder.run.base_weight,
+            }
+            for kind in self.encoding.types
+            for batch in kind.batches
+        ]
+
+    def tables_of_adapters(self) -> list[str]:
+        """For rewrite_configs: every table that lists adapters besides the records."""
+        jobs = self.encoding.indexes.values()
+        parts = [part["table"] for job in jobs for part in job.params["parts"].values()]
+        return [*(job.outputs["table"] for job in jobs), *parts]
+
     def base_weights_of_runs(self) -> list[dict[str, str]]:
         """For verify: base weights, each with a run.json that has its sha256."""
         return [{"base_weight": run.base_weight, "run": run.about} for run in self.encoding.indexes]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..adapters import files
-from ..adapters.digest import config_bytes, digest_base_weight, former_digests
+from ..adapters.digest import digest_base_weight, former_digests
 from ..base.fetch import fingerprint
 from ..core.device import limited_memory, take_device
 from ..core.errors import LoraryError, damaged, report
@@ -49,13 +49,14 @@ def train_adapters(
     digests = {position: latest for position, (latest, *_) in found.items()}
     if not paths.keys() <= digests.keys() | failures.keys():
         raise LoraryError(f"{prompts} lacks passages that were to be trained: the data changed meanwhile; run again.")
-    kept = InStore(Store(store), {latest: former for latest, *former in found.values()})
+    config = files.trained_config(base_weight, model)
+    kept = InStore(Store(store, layout.records_of(record)), {latest: former for latest, *former in found.values()})
     failed: dict[str, str] = {}
 
     @contextlib.contextmanager
     def begin() -> Iterator[Work]:
         with take_device(threads) as (device, device_name):
-            encoder = Encoder(model, base_weight, settings, adapters_per_step, device, device_name)
+            encoder = Encoder(model, base_weight, config, settings, adapters_per_step, device, device_name)
             with limited_memory(device.type):
                 yield lambda items: encoder.train(read_passages(prompts, set(paths)), items, len(kept.missing))
 
@@ -75,8 +76,8 @@ def train_adapters(
         for former in layout.superseded(record):
             former.unlink(missing_ok=True)
         for position, path in paths.items():
-            kept.store.link(digests[position], path)
-        write_record(record, kept.store, digests, paths)
+            kept.store.link(digests[position], path, config)
+        write_record(record, kept.store, digests, paths, config)
         trained, seconds = sum(key in kept.missing for key in digests.values()), time.monotonic() - began
         log.info("%d trained, %d linked from the store, %.1f s", trained, len(paths) - trained, seconds)
     finally:
@@ -147,6 +148,7 @@ class Encoder:
         self,
         model: str,
         base_weight: str,
+        adapter_config: bytes,
         settings: dict[str, Any],
         adapters_per_step: int | str,
         device,
@@ -162,7 +164,7 @@ class Encoder:
         if settings["precision"] == "bfloat16" and device.type == "cpu" and not fast_bfloat16():
             log.warning("this processor has no bfloat16 units: precision float32 will be very much faster")
         self.device, self.device_name = device, device_name
-        self.config = config_bytes(config)
+        self.config = adapter_config
         self.model = decoder.load(model, settings["precision"], device)
         scale = config["lora_alpha"] / config["r"]
         self.trainer = trainer.Trainer(self.model, tensors, scale, settings, adapters_per_step)
@@ -211,7 +213,9 @@ class Encoder:
 
 def _outdated(training: dict[str, Any]) -> bool:
     """Whether a GPU made an entry of the store, with another version."""
-    return not training["device"].startswith("processor") and training.get("gpu_numerics") != GPU_NUMERICS
+    return (
+        not training.get("device", "processor").startswith("processor") and training.get("gpu_numerics") != GPU_NUMERICS
+    )
 
 
 def _about(item: Item, result: Any) -> str:

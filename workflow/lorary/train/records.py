@@ -1,12 +1,13 @@
 """The record of a training job: a table (TSV) with a line an adapter."""
 
 import csv
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import LoraryError, damaged
 from ..core.files import written_whole
 from ..core.store import Store
-from ..core.values import CONFIG, TENSORS, Position
+from ..core.values import TENSORS, Position
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,8 +16,11 @@ COLUMNS = ["did", "pid", "path", "digest", "sequences", "tokens", "first_loss", 
 COLUMNS += ["adapters_per_step", "sha256", "config_sha256", "losses"]
 
 
-def write_record(path: str, store: Store, digests: dict[Position, str], outputs: dict[Position, str]) -> None:
-    """A line for each of the outputs, of what the store says of its adapter. Raises LoraryError."""
+def write_record(
+    path: str, store: Store, digests: dict[Position, str], outputs: dict[Position, str], config: bytes
+) -> None:
+    """A line for each of the outputs, which all have this config, of what the store says of its adapter. Raises
+    LoraryError."""
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, delimiter="\t", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
@@ -25,6 +29,7 @@ def write_record(path: str, store: Store, digests: dict[Position, str], outputs:
             if training is None:
                 raise LoraryError(f"{store.directory} has lost entries while this job ran; the same command goes on.")
             place = {"did": did, "pid": pid, "path": output, "digest": digests[did, pid]}
+            place["config_sha256"] = hashlib.sha256(config).hexdigest()
             writer.writerow({**training, **place, **_derived(training)})
 
 
@@ -45,5 +50,4 @@ def _derived(training: dict[str, Any]) -> dict[str, Any]:
         "last_loss": losses[-1],
         "losses": " ".join(f"{loss:.4g}" for loss in losses),
         "sha256": training["sha256"][TENSORS],
-        "config_sha256": training["sha256"][CONFIG],
     }

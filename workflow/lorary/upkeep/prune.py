@@ -7,10 +7,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.errors import LoraryError
 from ..core.store import Store, remove
 from ..core.values import TENSORS
-from ..plan.layout import position_of
+from ..plan.layout import RECORDS_OF_THE_FIRST_RELEASE, position_of, records_below
 from ..train.encode import passage_digests
+from ..train.records import read_record
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,8 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     """Remove from the stores of these batches what belongs to none of them. Says how much, and at a terminal asks.
 
     An entry that an output shares by a hard link, of whatever run, stays: removing it would free nothing, and that run
-    could not link it again. So does one of the last days: it may be of a run that was stopped, and will go on.
+    could not link it again. So does one that an output is a copy of, as the records of runs say, and one of the last
+    days: it may be of a run that was stopped, and will go on. Raises LoraryError.
     """
     stores: dict[str, set[str]] = {}
     for batch in wanted:
@@ -45,7 +48,8 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
         store = Store(name)
         there = list(store.digests())
         others = [store.entry(digest) for digest in there if digest not in referred]
-        free = [entry for entry in others if _free(entry)]
+        copied = _copied(store)
+        free = [entry for entry in others if _free(entry) and entry.name not in copied] if copied is not None else []
         left = store.abandoned()
         log.info(
             "%s: %d entries: %d of this config's runs, %d that others' outputs share or that are younger than %d days,"
@@ -65,6 +69,23 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     for path in doomed:
         remove(path)
     log.info("removed %d, %s", len(doomed), size)
+
+
+def _copied(store: Store) -> set[str] | None:
+    """The digests of entries that outputs are copies of; None where that cannot be known."""
+    copied: set[str] = set()
+    try:
+        first_release = Path.cwd(), Path.cwd() / RECORDS_OF_THE_FIRST_RELEASE
+        for folder, records in [first_release, *store.noted()]:
+            for record in records_below(records):
+                lines = read_record(str(record))
+                for path, digest in zip(lines["path"], lines["digest"], strict=True):
+                    if (folder / path).is_dir():
+                        copied.add(digest)
+    except (OSError, LoraryError) as error:
+        log.warning("%s: what is of nobody there is not known, and stays: %s", store.directory, error)
+        return None
+    return copied
 
 
 def _free(entry: Path) -> bool:

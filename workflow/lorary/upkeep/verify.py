@@ -1,5 +1,6 @@
 """Verify: every byte of what a run has left, against the sha256 that was written with it."""
 
+import hashlib
 import json
 import logging
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..adapters import files as adapters
 from ..adapters.digest import digest_base_weight, former_digests
 from ..base import fetch as models_
 from ..core.errors import LoraryError, report
@@ -29,6 +31,7 @@ class Found:
     checked: dict[str, int] = field(default_factory=dict)  # kind -> how many
     damaged: list[str] = field(default_factory=list)  # a line each; removed, to be made again
     broken: list[str] = field(default_factory=list)  # a line each; left for the user to mend
+    outdated: list[str] = field(default_factory=list)  # a line an adapter: its config is to be written anew
     strange: list[Path] = field(default_factory=list)  # files that are not ours; left alone
     hashes: dict[tuple[int, int], str] = field(default_factory=dict)  # (device, inode) -> sha256: links are read once
     shown: float = field(default_factory=time.monotonic)
@@ -55,20 +58,26 @@ class Found:
 
 
 def verify(
-    records: list[str], runs: list[dict[str, str]], tables: list[str], models: list[str], stores: list[str]
+    records: list[dict[str, str]],
+    runs: list[dict[str, str]],
+    tables: list[str],
+    models: list[str],
+    stores: list[str],
 ) -> None:
-    """Check what is there of these: records of training jobs, and the adapters that they list; the base weight
-    (`base_weight`) of each run, whose run.json (`run`) has its sha256; tables and prompt ids; base models; stores.
+    """Check what is there of these: records of training jobs (`record`, with `model` and `base_weight` of the job), and
+    the adapters that they list; the base weight (`base_weight`) of each run, whose run.json (`run`) has its sha256;
+    tables and prompt ids; base models; stores.
 
-    What is damaged is removed, so that the next call makes just that again; a base model is only named. What is not
-    there yet is no fault, and what cannot be read ends it. Raises LoraryError that names all that was damaged, OSError.
+    What is damaged is removed, so that the next call makes just that again; a base model is only named, and so are
+    adapters with the config of an earlier version. What is not there yet is no fault, and what cannot be read ends it.
+    Raises LoraryError that names all that was damaged, OSError.
     """
     found = Found()
     for store in stores:
         _verify_store(Store(store), found)
-    for record in records:
-        if Path(record).exists():
-            _verify_adapters(record, found)
+    for batch in records:
+        if Path(batch["record"]).exists():
+            _verify_adapters(batch["record"], _todays_config(batch), found)
     for run in runs:
         _verify_base_weight(Path(run["base_weight"]), Path(run["run"]), found)
     for table in tables:
@@ -89,6 +98,10 @@ def verify(
     )
     for path in found.strange:
         log.warning("%s: no file of Lorary's; left alone", path)
+    if found.outdated:
+        title = f"{len(found.outdated)} adapters that not every PEFT reads, or finds the base model of:"
+        title += " `snakemake rewrite_configs` writes their configs anew, and trains nothing:"
+        log.warning("%s", report(found.outdated, title, most=1000))
     found.broken += broken_models
     if found.damaged or found.broken:
         title = f"{len(found.damaged)} damaged, and removed; the next call makes just these again:"
@@ -108,23 +121,35 @@ def _verify_store(store: Store, found: Found) -> None:
             found.strange += _strangers(entry, OWN | {TRAINING})
 
 
-def _verify_adapters(record: str, found: Found) -> None:
+def _todays_config(batch: dict[str, str]) -> bytes | None:
+    """Of the adapters of a batch, where its base weight and its base model can be read."""
+    try:
+        return adapters.trained_config(batch["base_weight"], batch["model"])
+    except LoraryError:
+        return None
+
+
+def _verify_adapters(record: str, todays: bytes | None, found: Found) -> None:
     found.count("records")
     try:
         lines = read_record(record)
     except LoraryError:
         found.discard(Path(record), "cannot be read")
         return
+    written_anew = hashlib.sha256(todays).hexdigest() if todays else None
     for path, tensors, config in zip(lines["path"], lines["sha256"], lines["config_sha256"], strict=True):
         directory = Path(path)
         if not directory.is_dir():
             continue  # deleted: the next call sees that by itself
         found.count("adapters")
-        bad = [
-            name
-            for name, expected in ((TENSORS, tensors), (CONFIG, config))
-            if found.sha256(directory / name) != expected
-        ]
+        bad = [TENSORS] if found.sha256(directory / TENSORS) != tensors else []
+        here = found.sha256(directory / CONFIG)
+        if here not in (config, written_anew):
+            bad.append(CONFIG)
+        elif here != config:
+            found.outdated.append(f"{path}: its config is written anew, and its record does not say so yet")
+        elif todays and (fault := adapters.outdated((directory / CONFIG).read_bytes(), todays)):
+            found.outdated.append(f"{path}: {fault}")
         strangers = _strangers(directory, OWN)
         if bad and strangers:
             found.broken.append(

@@ -1,0 +1,73 @@
+"""Configs of adapters that earlier versions wrote, or that name a base model where it no longer is: written anew."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from ..adapters.files import CONFIG, outdated, trained_config
+from ..core.errors import damaged
+from ..core.files import written_whole
+
+log = logging.getLogger(__name__)
+
+
+def rewrite(records: list[dict[str, str]], indexes: list[str]) -> None:
+    """Give the adapters of these records (`record`, with the `model` and the `base_weight` of its job) the config that
+    training would give them today; nothing is trained. What means something else, or is damaged, is left alone.
+
+    A kill in the middle leaves each adapter with its old config or its new one, which `verify` takes for whole, and the
+    next call goes on. Tables keep their times: for Snakemake nothing has changed. Raises LoraryError.
+    """
+    now: dict[str, str] = {}  # path -> config_sha256
+    written = left = 0
+    for batch in records:
+        if not Path(batch["record"]).exists():
+            continue
+        table = _read(batch["record"])
+        todays = trained_config(batch["base_weight"], batch["model"])
+        for path, recorded in zip(table["path"], table["config_sha256"], strict=True):
+            file = Path(path) / CONFIG
+            if not file.parent.is_dir():
+                continue  # deleted: the next call makes it with the config of today
+            config = file.read_bytes() if file.is_file() else b""
+            if config != todays:
+                if hashlib.sha256(config).hexdigest() != recorded or not outdated(config, todays):
+                    left += 1
+                    continue
+                with written_whole(str(file)) as temporary:
+                    temporary.write_bytes(todays)
+                written += 1
+            now[path] = hashlib.sha256(todays).hexdigest()
+        _write(batch["record"], table, now)
+    for index in indexes:
+        if Path(index).exists():
+            _write(index, _read(index), now)
+    log.info(
+        "%d configs are written anew%s",
+        written,
+        f"; {left} are not what their record says, or say something else: see `snakemake verify`" if left else "",
+    )
+
+
+def _read(table: str) -> pd.DataFrame:
+    try:
+        content = pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False)
+        if missing := {"path", "config_sha256"} - set(content.columns):
+            raise LookupError(f"it has no {', '.join(sorted(missing))}")
+        return content
+    except (OSError, ValueError, LookupError) as error:
+        raise damaged(table, error) from None
+
+
+def _write(path: str, table: pd.DataFrame, now: dict[str, str]) -> None:
+    before = list(table["config_sha256"])
+    sha256 = [now.get(path, found) for path, found in zip(table["path"], before, strict=True)]
+    if sha256 == before:
+        return
+    times = os.stat(path)
+    with written_whole(path) as temporary:
+        table.assign(config_sha256=sha256).to_csv(temporary, sep="\t", index=False, lineterminator="\n")
+        os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
