@@ -206,7 +206,7 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
     params = {
         "model_source": model.params,
         "settings": {"numerics": NUMERICS, **{key: training[key] for key in decides}},
-        "gpu_numerics": GPU_NUMERICS,  # for Snakemake, which then calls the job; the store says what to do
+        "gpu_numerics": GPU_NUMERICS,  # which calls the job again; the store says what is left to do
         "adapters_per_step": run.jobs.adapters_per_step,
         "store": run.jobs.store_dir,
     }
