@@ -2,6 +2,9 @@
 
 from typing import Any
 
+# Goes up when another folder is made of the same base model: all are made again then.
+MODEL_VERSION = 2
+
 
 def written_out_here(config: dict[str, Any]) -> bool:
     """Whether `decoder.Decoder` computes this model; every other one goes through transformers."""
