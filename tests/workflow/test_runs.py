@@ -93,6 +93,14 @@ def test_another_model_under_the_same_name_is_fetched(finished, tiny_qwen):
     assert [path for path in before if after[path] != before[path]] == list(before)[:2]
 
 
+def test_prompt_ids_are_made_with_no_model_of_another_version(with_model):
+    file = with_model.folder / "resources/models/tiny/fingerprint.json"
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "version"}))
+    process = with_model.snakemake("prompts", check=False)
+    assert process.returncode != 0
+    assert "resources/models/tiny was made by another version of Lorary" in process.stdout
+
+
 @pytest.mark.all  # of the bad input, one case with another rank is refused too
 def test_a_base_weight_of_another_rank_is_refused(finished):
     shutil.copytree(finished.folder / "results/adapters/tiny/rank=2_alpha=32/base_weight", finished.folder / "warm")

@@ -13,6 +13,7 @@ if not (LIBRARY / "lorary").is_dir():
     )
 sys.path.insert(0, str(LIBRARY))
 
+from lorary.base.support import MODEL_VERSION
 from lorary.core import device, lock, stop
 from lorary.core.errors import LoraryError, explain
 from lorary.plan import layout, whole

@@ -19,6 +19,7 @@ rule get_model:
     params:
         # Of wildcards alone: Snakemake notices no change of params that are functions of the output.
         source=lambda w: PLAN.encoding.models[w.model].params,
+        version=MODEL_VERSION,
     script:
         "../scripts/get_model.py"
 

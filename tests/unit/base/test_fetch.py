@@ -90,6 +90,16 @@ def test_weights_that_this_host_does_not_see_are_named(source, tmp_path):
         check_source(str(out), str(source), None, False)
 
 
+@pytest.mark.parametrize("version", [1, None])
+def test_folder_of_another_version_is_refused(tiny_llama, tmp_path, version):
+    out = tmp_path / "label"
+    get_model(str(tiny_llama), None, str(out))
+    check_source(str(out), str(tiny_llama), None, False)
+    edit_json(out / "fingerprint.json", version=version)
+    with pytest.raises(LoraryError, match=r"label was made by another version of Lorary, .* Delete that folder"):
+        check_source(str(out), str(tiny_llama), None, False)
+
+
 def test_fingerprint_is_the_same_offline(tiny_llama, tmp_path, monkeypatch):
     tokenizers = set()
     for offline in (False, True):

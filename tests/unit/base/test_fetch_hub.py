@@ -96,6 +96,23 @@ def test_hub_repository_at_a_revision(hub, tmp_path):
     assert about == {**local, "name": ID, "source": ID, "revision": "v1.0"}
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"quantization_config": {"quant_method": "gptq"}}, f"model_path: {ID} is quantized (gptq)"),
+        ({"num_experts": 4}, f"model_path: {ID} is a mixture of experts (num_experts: 4)"),
+        ({"model_type": "mistral3"}, f"model_path: {ID} is a mistral3, which transformers offers as no causal"),
+    ],
+)
+def test_model_that_is_refused_is_not_downloaded(hub, tmp_path, config, message):
+    file = hub.folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
+    done = download(hub, tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert {path for path in hub.asked if "/resolve/" in path} == {f"/{ID}/resolve/{SHA}/config.json"}
+
+
 GATED = f"model_path: {ID} is gated: accept its licence at https://huggingface.co/{ID}, then set HF_TOKEN"
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Regex, Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer
 
 import tiny
 from lorary.base import decoder
 from lorary.base.fetch import get_model
+from lorary.base.gguf import convert
 from lorary.core.errors import LoraryError
+from lorary.data.prompts import load_tokenizer
 
 
 @pytest.fixture
@@ -81,14 +84,87 @@ def test_gguf_of_a_package_becomes_the_same_model(make_wheel, tiny_llama, tmp_pa
     assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o640}
 
 
-def make_gguf(model: Path, path: Path) -> Path:
+START, END = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+",
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+
+
+def split(pattern):
+    return [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+
+
+@pytest.mark.parametrize(
+    ("pre", "splits"),
+    [
+        ("smollm", [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]),
+        ("gpt-2", [pre_tokenizers.ByteLevel(False)]),
+        ("llama-bpe", split(rf"{START}|\p{{N}}{{1,3}}|{END}")),
+        ("qwen2", split(rf"{START}|\p{{N}}|{END}")),
+    ],
+)
+def test_gguf_splits_text_as_its_pre_says(tiny_llama, tmp_path, pre, splits):
+    """As the tokenizer.json of such models does."""
+    convert(make_gguf(tiny_llama, tmp_path / "tiny.gguf", pre), tmp_path)
+    theirs = Tokenizer.from_file(str(tiny_llama / "tokenizer.json"))
+    theirs.pre_tokenizer = pre_tokenizers.Sequence(splits)
+    text = tiny.DEMO.read_text() + " 1987 12,345.67 years:\r\n\n don't WE'LL  <|im_end|>  \n"
+    assert load_tokenizer(str(tmp_path)).encode(text) == theirs.encode(text).ids
+
+
+@pytest.mark.parametrize(
+    ("pre", "pieces"),
+    [
+        (None, ["It", "'", "s", "Ġ", "123", "456", "7", "Ġkm", "/", "h", "Ġ", "(", "x", ")", "ĠâĤ¬"]),
+        ("default", ["It", "'", "s", "Ġ", "123", "456", "7", "Ġkm", "/", "h", "Ġ", "(", "x", ")", "ĠâĤ¬"]),
+        ("falcon", ["It", "'", "s", "Ġ", "123", "456", "7", "Ġkm", "/", "h", "Ġ", "(", "x", ")", "ĠâĤ¬"]),
+        ("smollm", ["It", "'s", "Ġ", *"1234567", "Ġkm", "/", "h", "Ġ(", "x", ")", "ĠâĤ¬"]),
+        ("gpt-4o", ["It's", "Ġ", "123", "456", "7", "Ġkm", "/h", "Ġ(", "x", ")", "ĠâĤ¬"]),
+        ("tekken", ["It", "'s", "Ġ", *"1234567", "Ġkm", "/h", "Ġ(", "x", ")", "ĠâĤ¬"]),
+        ("qwen35", ["It", "'s", "Ġ", *"1234567", "Ġkm", "/h", "Ġ(", "x", ")", "ĠâĤ¬"]),
+    ],
+)
+def test_pieces_of_a_gguf(tiny_llama, tmp_path, pre, pieces):
+    convert(make_gguf(tiny_llama, tmp_path / "tiny.gguf", pre), tmp_path)
+    splitter = load_tokenizer(str(tmp_path)).backend_tokenizer.pre_tokenizer
+    assert [piece for piece, _ in splitter.pre_tokenize_str("It's 1234567 km/h (x) €")] == pieces
+
+
+@pytest.mark.parametrize(("pre", "whole"), [("llama-bpe", True), ("tekken", True), ("gpt-2", False), ("qwen2", False)])
+def test_word_that_no_merges_lead_to(tiny_llama, tmp_path, pre, whole):
+    convert(make_gguf(tiny_llama, tmp_path / "tiny.gguf", pre, words=["ĠZyxw"]), tmp_path)
+    tokenizer = load_tokenizer(str(tmp_path))
+    assert (tokenizer.encode(" Zyxw") == [tokenizer.convert_tokens_to_ids("ĠZyxw")]) == whole
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (lambda *a: make_gguf(*a, "chameleon"), r"tiny.gguf splits text in a way .* \(tokenizer.ggml.pre: chameleon\)"),
+        (lambda *a: make_gguf(*a, experts=4), r"tiny.gguf is a mixture of experts \(num_experts: 4\)"),
+        (lambda *a: make_gguf(*a, architecture="rwkv9"), "transformers cannot read tiny.gguf: .*rwkv9"),
+        (lambda _, path: path.write_bytes(b"GGUF, or not"), "tiny.gguf is no GGUF file that can be read: "),
+        (lambda _, path: path.write_bytes(b""), "tiny.gguf is no GGUF file that can be read: "),
+    ],
+)
+def test_gguf_that_cannot_be_taken_is_refused(tiny_llama, tmp_path, file, message):
+    file(tiny_llama, tmp_path / "tiny.gguf")
+    with pytest.raises(LoraryError, match=message) as caught:
+        convert(tmp_path / "tiny.gguf", tmp_path / "out")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def make_gguf(
+    model: Path, path: Path, pre: str | None = None, architecture: str = "llama", words=(), experts: int = 0
+) -> Path:
     from gguf import GGUFWriter
     from safetensors.numpy import load_file
 
     config = json.loads((model / "config.json").read_text())
     bpe = json.loads((model / "tokenizer.json").read_text())["model"]
-    tokens = sorted(bpe["vocab"], key=bpe["vocab"].get)
-    writer = GGUFWriter(path, "llama")
+    tokens = [*sorted(bpe["vocab"], key=bpe["vocab"].get), *words]
+    writer = GGUFWriter(path, architecture)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -98,7 +174,10 @@ def make_gguf(model: Path, path: Path) -> Path:
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
+    writer.add_expert_count(experts)
     writer.add_tokenizer_model("gpt2")
+    if pre is not None:
+        writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_merges([" ".join(pair) for pair in bpe["merges"]])
     writer.add_token_types([3 if token.startswith("<|") else 1 for token in tokens])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.fetch import fingerprint, trusts_code
+from ..base.support import make_skeleton
 from ..core.errors import LoraryError, damaged, report
 from ..core.files import written_whole
 from ..core.values import CONFIG, MARK, TENSORS
@@ -65,20 +66,21 @@ def init_base_weight(
     """
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    trust = trusts_code(model)
-    with torch.device("meta"):
-        config = AutoConfig.from_pretrained(model, trust_remote_code=trust)
-        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+    skeleton = make_skeleton(Path(model), model, trusts_code(model))
     linear = {name: m.weight.shape for name, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear)}
-    targets = [name for name in linear if any(name == t or name.endswith(f".{t}") for t in target_modules)]
+    named = {n: m for n, m in skeleton.named_modules() if any(n == t or n.endswith(f".{t}") for t in target_modules)}
+    targets = [name for name in named if name in linear]
     unused = [t for t in target_modules if not any(name == t or name.endswith(f".{t}") for name in targets)]
     if unused:
         there = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
         raise LoraryError(
             f"lora_target_modules: {model} has no linear layer {', '.join(unused)}; its linear layers are {there}."
         )
+    if others := {type(module).__name__ for name, module in named.items() if name not in linear}:
+        # as Gemma 4 has them in its vision tower; PEFT takes no such layer, so the others are named one by one
+        log.warning("%s: layers of a class of its own (%s) get no adapter", model, ", ".join(sorted(others)))
+        target_modules = targets
     shapes = {}
     for name in targets:
         out_features, in_features = linear[name]
@@ -102,8 +104,13 @@ def init_base_weight(
             bias="none",
             target_modules=target_modules,
         )
+        try:
+            adapted = get_peft_model(skeleton, lora)
+        except ValueError as error:  # layers that PEFT knows to be unfit
+            reason = " ".join(str(error).split())[:300]
+            raise LoraryError(f"lora_target_modules: PEFT makes no adapter for {model}: {reason}") from None
         with tempfile.TemporaryDirectory() as temporary:
-            get_peft_model(skeleton, lora).save_pretrained(temporary, save_embedding_layers=False)
+            adapted.save_pretrained(temporary, save_embedding_layers=False)
             config, tensors = read_adapter(temporary)
     config["base_model_name_or_path"] = fingerprint(model)["name"]
     folder, content = Path(destination), tensors_bytes(tensors)

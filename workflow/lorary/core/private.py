@@ -33,6 +33,14 @@ def group_heads_where(fused: Callable[["Tensor"], bool]) -> None:
     sdpa_attention.use_gqa_in_sdpa = use_gqa_in_sdpa
 
 
+def set_backend(tokenizer: Any, file: str) -> None:
+    """Have a tokenizer of transformers encode and decode as tokenizer.json says and no otherwise: it adds to that the
+    tokens that its settings name, and takes no backend as an argument without doing so."""
+    from tokenizers import Tokenizer
+
+    tokenizer._tokenizer = Tokenizer.from_file(file)
+
+
 def fused_rms_norm(x: "Tensor", weight: "Tensor", eps: float) -> tuple["Tensor", "Tensor"]:
     """x / rms(x) times weight, and 1 / rms (..., 1), which the public rms_norm computes and does not give back."""
     import torch

@@ -18,7 +18,7 @@ import yaml
 
 from ..core.errors import LoraryError, report
 from ..core.files import written_whole
-from ..core.private import set_clock
+from ..core.private import set_backend, set_clock
 from ..core.twice import refuse_twice, refused_twice
 from ..core.values import chat_date as parse_date
 from ..core.values import is_text
@@ -189,10 +189,12 @@ def load_prompter(model: str, setting: dict[str, Any]) -> Prompter:
 
 
 def load_tokenizer(model: str):
-    """The tokenizer of a base model directory, without torch and the rest of transformers."""
+    """The tokenizer of a base model directory, without torch and the rest of transformers. Its ids are those of
+    tokenizer.json, whatever tokens its settings name beside those."""
     from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
     tokenizer = TokenizersBackend.from_pretrained(model)
+    set_backend(tokenizer, f"{model}/tokenizer.json")
     if not tokenizer.chat_template:
         raise LoraryError(
             f"{model}: this tokenizer has no chat template, so it belongs to no instruction-tuned model."

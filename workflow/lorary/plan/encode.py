@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..base.support import check_config
 from ..core.errors import LoraryError
 from ..core.files import check_folder, refuse_detours
 from ..data import questions, rows
@@ -303,6 +304,8 @@ def _check_paths(run: Run) -> None:
     model_path = os.path.expanduser(run.model.model_path)
     if model_path.startswith(("/", "./", "../", "~")) and not os.path.isdir(model_path):
         raise LoraryError(f"model_path: there is no directory {run.model.model_path} (seen from {Path.cwd()}).")
+    if os.path.isfile(os.path.join(model_path, "config.json")):
+        check_config(Path(model_path), run.model.model_path)
     for key in ("adapter_dir", "store_dir"):
         check_folder(key, getattr(run.jobs, key))
 
