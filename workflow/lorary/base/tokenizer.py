@@ -40,7 +40,7 @@ def take_tokenizer(source: Path, out: Path, trust_remote_code: bool) -> None:
     for key in ("local_files_only", "is_local", "trust_remote_code", "auto_map"):  # how it was loaded, not what it is
         settings.pop(key, None)
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # the one that takes tokenizer.json as it is
-    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     lacking = sorted(set(tokenizer.get_added_vocab()) - _tokens(file))
     if lacking:
         log.warning("%s: %s is no token of tokenizer.json, and is read as plain text", source, ", ".join(lacking))
