@@ -256,6 +256,23 @@ def test_ask_says_what_is_wrong(answered, arguments, fault):
     assert "Traceback" not in asked.stderr
 
 
+def test_ask_takes_no_other_model_and_no_other_adapter(answered):
+    file = answered.folder / "results/adapters" / RUN / "total/data_3/passage_0/adapter_model.safetensors"
+    content = file.read_bytes()
+    file.unlink()  # the store shares it
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    asked = lorary(answered, "ask", "who?", "--passages", "total/data_3")
+    assert "adapter_model.safetensors is not what was trained (its sha256 differs)" in asked.stderr
+    assert asked.returncode == 1
+    fingerprint = answered.folder / "resources/models/tiny/fingerprint.json"
+    about = json.loads(fingerprint.read_text())
+    for part in ("weights", "tokenizer"):  # as of another model that was fetched under this name
+        fingerprint.write_text(json.dumps(about | {part: 64 * "0"}))
+        asked = lorary(answered, "ask", "who?", "--passages", "total/data_4")
+        assert f"tiny is not the base model that these adapters were trained on: its {part} differ" in asked.stderr
+        assert asked.returncode == 1
+
+
 def test_export_merges_what_is_named(answered):
     answered.snakemake("export", export=["total/data_0", "total/data_7/passage_0"])
     folder = answered.folder / "results/export" / RUN / "total_data_0+total_data_7_passage_0"

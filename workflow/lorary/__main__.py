@@ -53,7 +53,9 @@ def main() -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     warnings.simplefilter("ignore", FutureWarning)
-    logging.getLogger("lorary").setLevel(logging.ERROR)
+    logging.getLogger("lorary").addHandler(logging.StreamHandler())
+    logging.getLogger("lorary").setLevel(logging.WARNING)
+    logging.getLogger("lorary.core.device").setLevel(logging.INFO)  # waiting for a free GPU
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what this locale cannot show, as on stderr
     try:

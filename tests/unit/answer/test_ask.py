@@ -23,7 +23,8 @@ KOREAN = ["서울은 대한민국의 수도이다", "한강은 서울을 지난�
 
 
 def found(passages, question, top=3):
-    table = pd.DataFrame({"name": [str(i) for i in range(len(passages))], "passage": passages})
+    names = [str(i) for i in range(len(passages))]
+    table = pd.DataFrame({"name": names, "type": "total", "passage": passages})
     return [int(passage.name) for passage in search(table, question, top)]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..base.fetch import fingerprint
 from ..core.device import cores
 from ..core.errors import LoraryError, damaged
 from ..core.files import read_json
@@ -16,6 +17,7 @@ from ..data.prompts import load_prompter
 from ..plan import layout
 from ..plan.answer import chosen
 from ..plan.methods import METHODS
+from ..train.index import types_of
 from .predict import answerer
 from .search import best
 from .source import Trained
@@ -28,6 +30,7 @@ class Found:
     """A passage whose adapter is loaded."""
 
     name: str  # <type>/data_<did>/passage_<pid>
+    kind: str  # its type
     text: str
     score: float | None  # BM25's; None: the user named it
 
@@ -41,13 +44,13 @@ def ask(
     Raises LoraryError.
     """
     folder = find_run(root, run)
-    about = read_json(folder / layout.ABOUT)
-    config = about["config"][0]
-    table = _passages(folder, about)
+    types = types_of(read_json(folder / layout.ABOUT))
+    table = _passages(folder, types)
     found = _named(table, passages, folder) if passages else search(table, question, top)
+    of_these = [types[kind] for kind in dict.fromkeys(passage.kind for passage in found)]
+    config = of_these[0]["config"][0]
     model = layout.MODEL.format(model=config["model_name"])
-    if not Path(model).is_dir():
-        raise LoraryError(f"There is no {model} here ({Path.cwd()}): ask where Snakemake was called.")
+    _check_model(model, [about["model"] for about in of_these])
     prompter = load_prompter(model, config)
     texts = [passage.text for passage in found]
     prompts = {m: prompter.prompt_ids(question, texts if METHODS[m].passages else []) for m in methods}
@@ -85,29 +88,58 @@ def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
     found = best(table["passage"].tolist(), question, top)
     if not found:
         raise LoraryError("No passage shares a word with this question; name some with --passages.")
-    return [Found(lines[number]["name"], lines[number]["passage"], score) for number, score in found]
+    return [
+        Found(lines[number]["name"], lines[number]["type"], lines[number]["passage"], score) for number, score in found
+    ]
 
 
 def _named(table: pd.DataFrame, wanted: list[str], folder: Path) -> list[Found]:
     lines = table.set_index("name")
     names = chosen(list(lines.index), wanted, "--passages", str(folder))
-    return [Found(name, lines["passage"][name], None) for name in names]
+    return [Found(name, lines["type"][name], lines["passage"][name], None) for name in names]
 
 
-def _passages(folder: Path, about: dict[str, Any]) -> pd.DataFrame:
-    """name, passage (text), and path, sha256 and config_sha256 of each adapter of a run."""
+def _check_model(model: str, trained: list[dict[str, Any]]) -> None:
+    """Raises LoraryError where what lies under the model's name is not what adapters were trained on."""
+    if not Path(model).is_dir():
+        raise LoraryError(f"There is no {model} here ({Path.cwd()}): ask where Snakemake was called.")
+    here = fingerprint(model)
+    for part in ("weights", "tokenizer"):
+        if other := next((about for about in trained if about[part] != here[part]), None):
+            raise LoraryError(
+                f"{model} is not the base model that these adapters were trained on: its {part} differ"
+                f" (sha256 {here[part]:.12}, and it was {other[part]:.12}, of {other.get('source', 'unknown source')})."
+                " `snakemake` with the config of that run fetches the one, or trains the other again."
+            )
+
+
+def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """name, type, passage (text), and path, sha256 and config_sha256 of each adapter of a run."""
     try:
         index = pd.read_csv(folder / layout.INDEX, sep="\t", keep_default_na=False, dtype={"type": str})
         index = index[["type", "did", "pid", "path", "sha256", "config_sha256"]]
-        tables = about["tables"]
     except (OSError, ValueError, LookupError) as error:
         raise damaged(folder / layout.INDEX, error) from None
     parts = []
-    for kind, table in tables.items():
-        texts = pd.DataFrame(rows.read(table, 0, None), columns=["did", "pid", "passage"]).assign(type=kind)
+    for kind, about in types.items():
+        texts = pd.DataFrame(rows.read(_table(kind, about), 0, None), columns=["did", "pid", "passage"]).assign(
+            type=kind
+        )
         parts.append(index.merge(texts, on=["type", "did", "pid"]))
     joined = pd.concat(parts)
     return joined.assign(name=list(map(layout.passage_name, joined["type"], joined["did"], joined["pid"])))
+
+
+def _table(kind: str, about: dict[str, Any]) -> str:
+    """Where the passages of a type lie: seen from here, or from where the call for this type was made."""
+    table = about["tables"][kind]
+    elsewhere = Path(about.get("called_in", ""), table)
+    if not Path(table).is_file() and not elsewhere.is_file():
+        raise LoraryError(
+            f"The passages of type {kind} are not here any more ({elsewhere}). `snakemake` with the config of that run"
+            " makes this table again."
+        )
+    return table if Path(table).is_file() else str(elsewhere)
 
 
 def _shown(question: str, folder: Path, found: list[Found], answers: dict[str, str]) -> str:
