@@ -80,6 +80,9 @@ def test_an_adapter_that_was_deleted_comes_back_without_training(finished):
     before = finished.adapters()
     victim = f"{RUN}/total/data_1/passage_0"
     shutil.rmtree(finished.folder / "results/adapters" / victim)
+    weights = finished.folder / "resources/models/tiny/model.safetensors"
+    weights.unlink()
+    weights.symlink_to("/purged/model.safetensors")  # as when the cache that it leads to was cleaned up
     output = finished.snakemake().stdout
     assert finished.adapters() == before
     assert output.count("Training toy total") == 1

@@ -23,7 +23,7 @@ from ..core.device import device_fault, out_of_memory
 from ..core.errors import LoraryError
 from ..core.private import fused_rms_norm, group_heads_where
 from .attention import Cache, attend, takes_groups
-from .fetch import trusts_code
+from .fetch import check_weights, trusts_code
 from .frozen import FrozenLinear, can_pack
 from .support import head_dim, rope_parameters, written_out_here
 
@@ -37,6 +37,7 @@ def load(directory: str, precision: str, device: torch.device) -> nn.Module:
 
     Raises LoraryError where the directory holds no such model.
     """
+    check_weights(directory)
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     try:

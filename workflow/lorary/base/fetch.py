@@ -85,8 +85,7 @@ def fingerprint(directory: str) -> dict[str, Any]:
 
 
 def check_source(directory: str, model_path: str, model_revision: str | None, trust_remote_code: bool) -> None:
-    """Raises LoraryError where a base model was not fetched as the config says, whatever Snakemake remembers of it; or
-    where this host does not see its weights."""
+    """Raises LoraryError where a base model was not fetched as the config says, whatever Snakemake remembers of it."""
     check_version(directory)
     about = fingerprint(directory)
     found = {"model_path": about.get("source"), "model_revision": about.get("revision")}
@@ -97,6 +96,11 @@ def check_source(directory: str, model_path: str, model_revision: str | None, tr
             f"{directory} was fetched with another {', '.join(differing)}. Delete that folder, and the next"
             " call fetches it again."
         )
+
+
+def check_weights(directory: str) -> None:
+    """Raises LoraryError where this host does not see the weights of a base model: they may be links, and what only
+    puts together what is in the store does not need them."""
     for path in Path(directory).glob("*.safetensors"):
         if not path.exists():
             raise LoraryError(

@@ -35,7 +35,7 @@ class Resources:
 
 def _weights(model: str) -> int:
     """Bytes of a base model's weights."""
-    sizes = [path.stat().st_size for path in Path(model).glob("*.safetensors") if path.exists()]
-    if not sizes:  # not fetched yet: Snakemake asks again then
+    links = list(Path(model).glob("*.safetensors"))
+    if not links:  # not fetched yet: Snakemake asks again then
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), model)
-    return sum(sizes)
+    return sum(path.stat().st_size for path in links if path.exists())
