@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,9 +49,14 @@ def refuse(project: Project, case: Case) -> str:
     assert len(last) <= SCREEN + 30, f"{case.name}: {len(last)} lines:\n{said}"
     for log in (project.folder / "logs").rglob("*.log"):
         assert len(log.read_text().splitlines()) <= SCREEN, f"{case.name}: {log.read_text()}"
-    left = [path for path in project.folder.glob(case.left) if path.is_file() or path.name == "results"]
+    left = what_is_left(project, case)
     assert not left, f"{case.name}: left {left}"
     return said
+
+
+def what_is_left(project: Project, case: Case) -> list[Path]:
+    """Of what must not be there: files, since Snakemake makes folders before a job, or the folder of all results."""
+    return [path for path in project.folder.glob(case.left) if path.is_file() or path.name == "results"]
 
 
 # How to spoil.
@@ -267,7 +273,7 @@ CONFIG = [
     Case("null byte in a folder", "adapter_dir: 'a\\x00' is not allowed", {"adapter_dir": "a\0"}),
     Case("adapters under a file", "taken is a file", {"adapter_dir": "taken/adapters"}, file_at("taken")),
     Case("store under a file", "taken is a file", {"store_dir": "taken/store"}, file_at("taken")),
-    Case("tree that links out", "leads out of results/adapters", {}, link_out(f"{TREE}/toy"), left=f"{TREE}/toy/*"),
+    Case("tree that links out", "leads out of results/adapters", {}, link_out(f"{TREE}/toy"), left=f"{TREE}/toy/**/*"),
 ]
 
 DATA_CASES = [
@@ -509,7 +515,7 @@ WEIGHTS = [
         {"passages_per_job": 6},
         edit_json(f"{MODEL}/config.json", intermediate_size=48),
         "adapters",
-        f"{TREE}/toy/**/data_*",
+        f"{TREE}/toy/**/data_*/*/*",
     ),
 ]
 

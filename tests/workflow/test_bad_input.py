@@ -32,6 +32,11 @@ def test_the_campaign_is_not_small_and_names_no_case_twice():
     assert set(names) >= ONE_OF_EACH_KIND
 
 
+def test_what_must_not_be_left_is_there_after_a_good_run(finished):
+    """So a case that looks for it would find it."""
+    assert not [case.name for case in CONFIG_AND_DATA + IN_JOBS if not bad_input.what_is_left(finished, case)]
+
+
 @pytest.mark.parametrize("case", named(CONFIG_AND_DATA, everything=True))
 def test_wrong_config_and_data_are_refused(project, monkeypatch, case):
     if case.spoil:

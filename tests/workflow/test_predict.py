@@ -111,8 +111,9 @@ def test_a_retrained_adapter_repeats_only_the_batches_that_use_it(answered):
     assert "1 trained and 33 linked" in output
     for method in ("prag", "combine"):
         assert f"[{method}, toy total, questions 0-33 of 34] 1 question; the others are done" in output
+        assert f"[{method}, toy total, questions 0-33 of 34] resources/models/tiny on processor" in output
     for method in ("vanilla", "icl"):
-        assert f"[{method}, toy total, questions 0-33 of 34] tiny" not in output
+        assert f"[{method}, toy total, questions 0-33 of 34] resources/models/tiny on" not in output
         assert f"[{method}, toy total, questions 0-33 of 34] 1 question" not in output
     # 32 and 33: the one whose adapter it is, and the one that it was tried on
     assert "[toy total, passages 0-33 of 34] 2 passages; the others are done" in output

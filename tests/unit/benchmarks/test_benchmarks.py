@@ -9,6 +9,7 @@ import pytest
 import tiny
 from benchmarks import answer as bench_answers
 from benchmarks import train as bench
+from lorary.adapters import lora
 from lorary.adapters.files import CONFIG, TENSORS
 from lorary.base import decoder
 from lorary.core.store import sha256
@@ -24,16 +25,25 @@ def results(made, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "STACKED", (1, 8))
     monkeypatch.setattr(bench, "matrix_rates", lambda precision, device: {"torch": 1e12, "packed": 2e12})
     monkeypatch.setattr(bench, "in_a_process", lambda _, arguments: bench.measure(**arguments))
+    measure_tiny, widths = bench.measure_tiny, []
+
+    def measure_tiny_and_count(**arguments):
+        gather = lora.Stack.gather
+        with monkeypatch.context() as patched:
+            patched.setattr(lora.Stack, "gather", lambda self, at: widths.append(len(at)) or gather(self, at))
+            return measure_tiny(**arguments)
+
+    monkeypatch.setattr(bench, "measure_tiny", measure_tiny_and_count)
     files = [str(made / name) for name in ("llama", "llama-base", "llama.parquet")]
     text = bench.bench(*files, threads=1, output=str(tmp_path / "bench.json"), plot=str(tmp_path / "bench.svg"))
-    return text, json.loads((tmp_path / "bench.json").read_text()), tmp_path / "bench.svg"
+    return text, json.loads((tmp_path / "bench.json").read_text()), tmp_path / "bench.svg", widths
 
 
 def test_every_way_is_measured_and_makes_the_same_adapter(results):
-    text, figures, plot = results
+    text, figures, plot, widths = results
     assert list(figures["ways"]) == list(bench.WAYS)
     for label, way in figures["ways"].items():
-        assert way["seconds_a_passage"] > 0
+        assert way["tokens_a_second"] * way["seconds_a_passage"] * way["passages"] == pytest.approx(way["tokens"])
         # 16 bits and 3 passages of other lengths: the first one is compared
         assert way["cosine"] > (0.99 if "bfloat16" in label else 0.9999), label
         assert f"| {label} | {way['seconds_a_passage']:.2f} |" in text
@@ -41,8 +51,12 @@ def test_every_way_is_measured_and_makes_the_same_adapter(results):
     assert alone < figures["ways"][bench.BASIS]["operators"]  # what a GPU would have to launch
     assert stacked < alone / 3.5  # for four passages hardly more than for one
     assert [(n, job["passages"]) for n, job in figures["linear"].items()] == [("16", 16), ("64", 64), ("256", 256)]
-    assert 0 < figures["job"]["not_training"] < 1
-    assert figures["tiny"]["8"] > figures["tiny"]["1"]
+    job = figures["job"]
+    assert job["seconds_a_passage"] * job["passages"] == pytest.approx((1 - job["not_training"]) * job["seconds"])
+    assert figures["tiny"].keys() == {"1", "8"}
+    sequences = 2 * 128 * 5  # of 128 passages, in two rounds
+    assert sum(widths) == 2 * sequences
+    assert sequences + sequences / 8 <= len(widths) < sequences + sequences / 6  # one by one, and eight at once
     assert "<svg" in plot.read_text()
 
 
@@ -77,5 +91,5 @@ def test_answers_are_measured_and_the_same(made, tmp_path, monkeypatch):
     figures = json.loads((tmp_path / "answers.json").read_text())
     assert figures["same_answers"] == figures["questions"] == 5
     assert figures["adapters_a_question"] == 1
-    assert figures["speedup"] == figures["seconds"]["peft"] / figures["seconds"]["ours"] > 0
+    assert figures["speedup"] == figures["seconds"]["peft"] / figures["seconds"]["ours"]
     assert "5 of 5 answers are the same" in text

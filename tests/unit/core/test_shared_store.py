@@ -29,6 +29,8 @@ def test_what_is_new_is_as_open_as_the_stores_folder(tmp_path, mode):
     mask = os.umask(0o077)
     try:
         store.put(KEY, *CONTENT, {})
+        store.put(OTHER, *CONTENT, {})
+        store.rename(OTHER, "cd" + OTHER[2:])
     finally:
         os.umask(mask)
     for path, found in modes(store).items():

@@ -157,23 +157,24 @@ def test_two_processes_putting_the_same_at_once(store, damaged):
 
 @pytest.mark.parametrize("already_back", [False, True])
 def test_damaged_entry_that_another_process_is_replacing(store, monkeypatch, already_back):
-    """Between the look at a damaged entry and its removal, the other one has moved it away, or put a whole one."""
+    """Between the look at a damaged entry and its removal, the other one has moved it away, or put a whole one, which
+    stays: outputs may be links to it already."""
     put(store)
     (store.entry(KEY) / TRAINING).unlink()
-    get, looks = store.get, []
+    damage, looks = store.damage, []
 
-    def get_meanwhile(key):
-        found = get(key)
-        looks.append(found)
+    def look_meanwhile(key):
+        looks.append(damage(key))
         if len(looks) == 1:
             shutil.rmtree(store.entry(KEY))
             if already_back:
                 put(Store(str(store.directory)), note=2)
-        return found
+        return looks[-1]
 
-    monkeypatch.setattr(store, "get", get_meanwhile)
+    monkeypatch.setattr(store, "damage", look_meanwhile)
     put(store, note=3)
-    assert get(KEY)["note"] in (2, 3)
+    assert looks == ["a file is missing, cut off or of another size", None][: 1 + already_back]
+    assert store.get(KEY)["note"] == (2 if already_back else 3)
     assert_nothing_temporary(store)
 
 

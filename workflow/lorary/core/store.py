@@ -126,7 +126,7 @@ class Store:
     def rename(self, former: str, digest: str) -> None:
         """Let an entry have another digest, if it is there and none has that: the same adapter, by a later release."""
         if self.get(digest) is None and self.get(former) is not None:
-            self.entry(digest).parent.mkdir(exist_ok=True)
+            self._make(self.entry(digest).parent)
             with contextlib.suppress(OSError):  # another job just did so; or it is another user's
                 self.entry(former).rename(self.entry(digest))
 
