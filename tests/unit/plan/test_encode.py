@@ -337,16 +337,24 @@ def test_a_model_is_the_files_that_it_consists_of():
     parts = ["chat_template.jinja", "config.json", "merges.txt", "model-1-of-1.safetensors", "modeling_own.py"]
     parts += ["model.safetensors.index.json", "tokenizer.json", "tokenizer.model"]
     for name in (*parts, ".config.json.swp", ".gitattributes", "README.md", "config.json~", "image.png"):
-        (clone / name).write_text("")
+        (clone / name).touch()
     for name in (".git", ".cache", ".ipynb_checkpoints.json", "figures.json"):
         (clone / name).mkdir()
     (clone / "lost.json").symlink_to("nowhere.json")
     assert encode.model_files(str(clone)) == [str(clone / name) for name in sorted(parts)]
 
 
+def test_a_model_may_be_a_gguf_file():
+    with pytest.raises(LoraryError, match=r"model_path: there is no \./tiny.gguf"):
+        make(model_path="./tiny.gguf")
+    Path("tiny.gguf").touch()
+    (job,) = make(model_path="./tiny.gguf").models.values()
+    assert encode.model_files(job.params["model_path"]) == ["tiny.gguf"]
+
+
 def test_a_given_base_weight_is_its_two_files():
     Path("start/.git").mkdir(parents=True)
     for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
-        Path("start", name).write_text("")
+        Path("start", name).touch()
     (job,) = make(base_weight="start").base_weights
     assert job.inputs["given"] == ["start/adapter_config.json", "start/adapter_model.safetensors"]
