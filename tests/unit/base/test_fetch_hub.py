@@ -93,7 +93,7 @@ def test_hub_repository_at_a_revision(hub, tmp_path):
     assert (tmp_path / "out" / "model.safetensors").resolve().read_bytes() == weights
     get_model(str(hub.folder), None, str(tmp_path / "local"))
     about, local = fingerprint(tmp_path / "out"), fingerprint(tmp_path / "local")
-    assert about == {**local, "name": ID, "source": ID, "revision": "v1.0"}
+    assert about == {**local, "name": ID, "source": ID, "revision": "v1.0", "commit": SHA}
 
 
 @pytest.mark.parametrize(

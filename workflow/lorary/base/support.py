@@ -12,8 +12,8 @@ from ..core.errors import LoraryError
 # Goes up when another folder is made of the same base model: all are made again then.
 MODEL_VERSION = 2
 
-# The files of a model directory that are of use here, beside Python files.
-FILES = ("*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja")
+# What a model directory consists of.
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")
 WRITTEN_OUT = ("llama", "mistral", "qwen2", "qwen3")
 EXPERTS = re.compile(r"(moe_)?(num|n)_(local_|routed_)?experts")
 

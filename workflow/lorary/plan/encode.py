@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..base.support import check_config
+from ..base.support import MODEL_FILES, check_config
 from ..core.errors import LoraryError
 from ..core.files import check_folder, refuse_detours
 from ..data import questions, rows
@@ -159,9 +159,12 @@ def _model(run: Run) -> Job:
 
 
 def model_files(model_path: str) -> list[str]:
-    """The files of a model that lies here: when they change, the model does."""
+    """The files of a model that lies here: when they change, the model does. A clone's .git changes at other times."""
     folder = Path(os.path.expanduser(model_path))
-    return sorted(str(path) for path in folder.glob("*.*")) if folder.is_dir() else []
+    if folder.suffix == ".gguf" and folder.is_file():
+        return [str(folder)]
+    files = {path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()}
+    return sorted(str(path) for path in files if not path.name.startswith("."))
 
 
 def _base_weight(part: Part, model: Job) -> Job:
@@ -302,8 +305,11 @@ def _check_paths(run: Run) -> None:
         if path and not Path(path).exists():
             raise LoraryError(f"{key}: there is no {path} (seen from {Path.cwd()}).")
     model_path = os.path.expanduser(run.model.model_path)
-    if model_path.startswith(("/", "./", "../", "~")) and not os.path.isdir(model_path):
-        raise LoraryError(f"model_path: there is no directory {run.model.model_path} (seen from {Path.cwd()}).")
+    gguf = model_path.endswith(".gguf")
+    there = os.path.isfile(model_path) if gguf else os.path.isdir(model_path)
+    if model_path.startswith(("/", "./", "../", "~")) and not there:
+        what = "" if gguf else "directory "
+        raise LoraryError(f"model_path: there is no {what}{run.model.model_path} (seen from {Path.cwd()}).")
     if os.path.isfile(os.path.join(model_path, "config.json")):
         check_config(Path(model_path), run.model.model_path)
     for key in ("adapter_dir", "store_dir"):
