@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help env demo test test-slurm test-all bench bench-answers faults lint format clean
+.PHONY: help env demo test test-slurm test-all bench bench-answers gpu-check faults lint format clean
 
 help:
 	@echo "make demo    encode the demo's passages with SmolLM2-135M-Instruct, and answer its questions"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-all    both, and what takes longer: every bad input, every Slurm case, the campaign of faults in short"
 	@echo "make bench   measure training on this machine against the reference's way (a quarter of an hour)"
 	@echo "make bench-answers  measure answering against PEFT, one question after the other (some minutes)"
+	@echo "make gpu-check   see whether all that is promised holds on this machine's GPUs (without any: on the processor)"
 	@echo "make faults  kill runs at 100 random moments, try all bad input, and see that nothing is lost (half an hour)"
 	@echo "make lint    check style and types: ruff, snakefmt, snakemake --lint, mypy"
 	@echo "make format  write that style"
@@ -46,6 +47,12 @@ bench: env
 
 bench-answers: env
 	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench_answers --cores all --resources gpu=1 --forcerun bench_answers
+
+GPUS := $(shell ls /dev/nvidia[0-9]* 2>/dev/null | wc -l)
+
+gpu-check: env
+	$(BIN)/snakemake -s workflow/benchmarks/Snakefile gpu_check --cores all --resources gpu=$(if $(filter 0,$(GPUS)),1,$(GPUS)) \
+		--forcerun gpu_check bench bench_answers
 
 faults: env
 	PYTHONPATH=workflow $(BIN)/python tests/faults.py

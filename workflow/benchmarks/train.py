@@ -59,7 +59,11 @@ def bench(model: str, base_weight: str, prompts: str, threads: int, output: str,
         weights = parameters(model)
         for label, result in ways.items():
             result["flop_a_second"] = 4 * weights * result["tokens_a_second"]  # forward, and back to the inputs
-            result["cosine"] = _cosine(Path(folder) / label, Path(folder) / BASIS, base_weight)
+            made, basis = Path(folder) / label, Path(folder) / BASIS
+            result["cosine"], result["distance"] = compare(made, basis, Path(base_weight))
+            if WAYS[label].get("stacked"):
+                alone = Path(folder) / label.removesuffix(", stacked")
+                result["cosine_to_ours"], result["distance_to_ours"] = compare(made, alone, Path(base_weight))
         log.info("a job of many passages")
         many = {**common, "way": "job", "precision": "float32", "folder": folder}
         job = in_a_process("benchmarks.train", {**many, "count": 64})
@@ -290,10 +294,12 @@ def _median(results: list[dict[str, Any]]) -> dict[str, Any]:
     return sorted(results, key=lambda result: result["seconds_a_passage"])[len(results) // 2]
 
 
-def _cosine(ours: Path, theirs: Path, base_weight: str) -> float:
+def compare(ours: Path, theirs: Path, base_weight: Path) -> tuple[float, float]:
+    """Cosine of the updates of two adapters, and the relative L2 distance of the first from the second."""
     tensors = [adapters.read_adapter(str(folder))[1] for folder in (ours, theirs, base_weight)]
     a, b, start = (np.concatenate([t[name].double().numpy().ravel() for name in sorted(t)]) for t in tensors)
-    return float((a - start) @ (b - start) / np.linalg.norm(a - start) / np.linalg.norm(b - start))
+    u, g = a - start, b - start
+    return float(u @ g / np.linalg.norm(u) / np.linalg.norm(g)), float(np.linalg.norm(u - g) / np.linalg.norm(g))
 
 
 def _first(prompts: str, count: int) -> list[Passage]:

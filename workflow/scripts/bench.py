@@ -7,11 +7,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.train import bench
 from lorary.core.job import job
+from lorary.plan import layout
 
 with job(snakemake.log[0], snakemake.rule):
     tables = bench(
         model=snakemake.input.model,
-        base_weight=snakemake.input.base_weight,
+        base_weight=layout.folder_of(snakemake.input.base_weight[0]),
         prompts=snakemake.input.prompts,
         threads=snakemake.threads,
         output=snakemake.output.figures,
