@@ -77,10 +77,11 @@ def init_base_weight(
         raise LoraryError(
             f"lora_target_modules: {model} has no linear layer {', '.join(unused)}; its linear layers are {there}."
         )
+    names = target_modules
     if others := {type(module).__name__ for name, module in named.items() if name not in linear}:
         # as Gemma 4 has them in its vision tower; PEFT takes no such layer, so the others are named one by one
         log.warning("%s: layers of a class of its own (%s) get no adapter", model, ", ".join(sorted(others)))
-        target_modules = targets
+        names = targets
     shapes = {}
     for name in targets:
         out_features, in_features = linear[name]
@@ -89,7 +90,7 @@ def init_base_weight(
 
     if given is not None:
         config, tensors = read_adapter(given)
-        _check_given(given, config, tensors, rank, alpha, target_modules, shapes)
+        _check_given(given, config, tensors, rank, alpha, names, shapes)
     else:
         # PEFT makes its layers on the device of the layer beside it: give that a processor's shape without its memory.
         for name in targets:
@@ -102,7 +103,7 @@ def init_base_weight(
             lora_alpha=alpha,
             lora_dropout=0.0,
             bias="none",
-            target_modules=target_modules,
+            target_modules=names,
         )
         try:
             adapted = get_peft_model(skeleton, lora)
