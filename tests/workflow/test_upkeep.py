@@ -176,13 +176,14 @@ def test_run_json_holds_what_it_takes_to_make_the_adapters_again(finished):
 
 def test_configs_are_written_anew_without_training(finished):
     """As they are after an update from a version that wrote a newer PEFT's keys."""
-    base_weight = finished.folder / f"results/adapters/{finished.BASE}/base_weight"
-    newer = (base_weight / "adapter_config.json").read_bytes()
+    newer = tiny.first_config("tiny")
     sha256 = hashlib.sha256(newer).hexdigest()
     before = finished.adapters()
     for path in digests(finished):
         rewrite(finished.folder / path / "adapter_config.json", lambda _: newer)
-    for table in (finished.folder / RUN / "adapters.tsv", *(finished.folder / "results/train").glob("*/*.tsv")):
+    records = list((finished.folder / RUN / ".lorary/records").rglob("*.tsv"))
+    assert len(records) == 2
+    for table in (finished.folder / RUN / "adapters.tsv", *records):
         header, *lines = table.read_text().splitlines()
         place = header.split("\t").index("config_sha256")
         rows = [[*row[:place], sha256, *row[place + 1 :]] for row in (line.split("\t") for line in lines)]
