@@ -175,15 +175,15 @@ def count_begun(project: Project) -> int:
 
 
 def tree(project: Project) -> dict[str, str]:
-    """sha256 of what lies in the adapter tree. Of the index only what is not a measurement; run.json and Snakemake's
-    time stamps, which are about the call, are left out."""
+    """sha256 of what lies in the adapter tree. Of the index only what is not a measurement; run.json, what it and the
+    index are made of, and Snakemake's time stamps, which are about the call, are left out."""
     content = {}
     root = project.folder / "results/adapters"
     for file in sorted(path for path in root.rglob("*") if path.is_file()):
         name = str(file.relative_to(root))
         if file.name == "adapters.tsv":
             content[name] = pd.read_csv(file, sep="\t").drop(columns="seconds").to_json()
-        elif file.name not in ("run.json", ".snakemake_timestamp"):
+        elif file.name not in ("run.json", ".snakemake_timestamp") and "/.lorary/" not in name:
             content[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return content
 
