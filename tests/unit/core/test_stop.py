@@ -31,6 +31,28 @@ def test_what_takes_longer_than_the_patience_is_interrupted(monkeypatch):
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_python_swallows_comes_again(monkeypatch):
+    """What is raised in a __del__, or in what the garbage collector calls, goes no further."""
+    monkeypatch.setattr(stop, "PATIENCE", 0.1)
+    monkeypatch.setattr(stop, "AGAIN", 0.1)
+    swallowed = []
+
+    class Freed:
+        def __del__(self):
+            try:
+                time.sleep(10)
+            finally:
+                swallowed.append(True)
+
+    with pytest.raises(KeyboardInterrupt), stop.after_what_is_in_hand(print):
+        os.kill(os.getpid(), signal.SIGTERM)
+        thing = Freed()
+        del thing
+        assert swallowed
+        time.sleep(3)
+
+
 def test_sigterm_may_come_twice():
     """From Slurm to all processes, and passed on by Snakemake."""
     with stop.after_what_is_in_hand(print) as asked:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 PATIENCE = 20  # seconds for what is in hand: Slurm kills 30 after its SIGTERM
+AGAIN = 2  # seconds until it is interrupted again: Python swallows what is raised in a __del__
 SIGNALS = signal.SIGINT, signal.SIGTERM
 PARENT = "LORARY_SNAKEMAKE"  # environment variable: the process that started the jobs
 
@@ -43,7 +44,7 @@ def after_what_is_in_hand(say: Callable[[str], None]) -> Iterator[Callable[[], b
                 raise KeyboardInterrupt
             return
         asked.append(number)
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE, AGAIN)
         say("stopping after what is in hand")
 
     before = signal.signal(signal.SIGALRM, interrupt)
