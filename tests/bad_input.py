@@ -460,7 +460,8 @@ BASE = [
     ),
     Case("no such layer", "no linear layer w2; its linear layers are down_proj", {"lora_target_modules": ["w2"]}),
 ]
-BASE = [Case(c.name, c.words, c.settings, c.spoil, f"{TREE}/base_weight/adapter_config.json", f"{TREE}/*/*") for c in BASE]
+BASE_WEIGHT = f"{TREE}/base_weight/adapter_config.json"
+BASE = [Case(c.name, c.words, c.settings, c.spoil, BASE_WEIGHT, f"{TREE}/*/*") for c in BASE]
 
 MODELS = [
     Case("model without config", "has no config.json, so it is no model directory", {}, remove(f"{MODEL}/config.json")),
