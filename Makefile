@@ -48,10 +48,8 @@ bench: env
 bench-answers: env
 	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench_answers --cores all --resources gpu=1 --forcerun bench_answers
 
-GPUS := $(shell ls /dev/nvidia[0-9]* 2>/dev/null | wc -l)
-
 gpu-check: env
-	$(BIN)/snakemake -s workflow/benchmarks/Snakefile gpu_check --cores all --resources gpu=$(if $(filter 0,$(GPUS)),1,$(GPUS)) \
+	$(BIN)/snakemake -s workflow/benchmarks/Snakefile gpu_check --cores all --resources gpu=1 \
 		--forcerun gpu_check bench bench_answers
 
 faults: env
@@ -70,5 +68,5 @@ format: env
 	$(BIN)/snakefmt Snakefile workflow
 
 clean:
-	rm -rf results/adapters results/data results/prompts results/predict results/predictions results/export \
+	rm -rf results/adapters results/data results/prompts results/train results/predict results/predictions results/export \
 		results/report results/report.html results/scores.tsv results/failed.tsv logs benchmarks .snakemake

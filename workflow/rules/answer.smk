@@ -74,7 +74,7 @@ rule scores:
     conda:
         "../../envs/lorary.yaml"
     params:
-        folders=[run.beside("predictions") for run in PLAN.encoding.indexes],
+        runs=PLAN.answered_runs(),
     script:
         "../scripts/scores.py"
 
@@ -125,6 +125,7 @@ for gathered in PLAN.answering.knowledge:
                 category="Knowledge",
                 labels={"what": f"table, {job.label}"},
             ),
+            job.outputs["parts"],
         log:
             job.log,
         retries: 0

@@ -1,6 +1,7 @@
 # The plan of the runs, made when the Snakefile is read: the passages are known, so there is no checkpoint.
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -16,6 +17,7 @@ sys.path.insert(0, str(LIBRARY))
 from lorary.base.support import MODEL_VERSION
 from lorary.core import device, lock, stop
 from lorary.core.errors import LoraryError, explain
+from lorary.core.private import lock_files
 from lorary.plan import layout, whole
 from lorary.plan.config import check_files
 from lorary.plan.encode import model_files
@@ -26,7 +28,7 @@ STARTED = time.time()
 stop.lead_jobs()
 
 try:
-    if workflow.is_main_process and (told := lock.take_over(".snakemake")):
+    if workflow.is_main_process and (told := lock.take_over(".snakemake", partial(lock_files, workflow))):
         print(told, file=sys.stderr)
     if workflow.is_main_process:
         check_files(workflow.configfiles)

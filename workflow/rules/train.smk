@@ -8,7 +8,8 @@ for kind in PLAN.encoding.types:
                 job.rule
             input:
                 model=job.inputs["model"],
-                base_weight=job.inputs["base_weight"],
+                # Its settings are in the record's name, and a call for other data may touch it.
+                base_weight=ancient(job.inputs["base_weight"]),
                 prompts=job.inputs["prompts"],
             output:
                 adapters=[directory(adapter) for adapter in job.outputs["adapters"]],
@@ -43,9 +44,11 @@ for job in PLAN.encoding.indexes.values():
             records=job.inputs["records"],
             tables=job.inputs["tables"],
             model=job.inputs["model"],
-            base_weight=job.inputs["base_weight"],
+            base_weight=ancient(job.inputs["base_weight"]),
         output:
-            # Put together from what this call and those for other types say.
+            # What this call says; and what is put together of that and of what those for other types say, which is not
+            # removed before, since such a call may be reading it.
+            parts=job.outputs["parts"],
             table=update(job.outputs["table"]),
             run=report(
                 update(job.outputs["run"]),

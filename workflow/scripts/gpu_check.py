@@ -6,7 +6,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.check import check
-from lorary.core.device import count_gpus
 from lorary.core.job import job
 
 with job(snakemake.log.text, snakemake.rule):
@@ -16,7 +15,6 @@ with job(snakemake.log.text, snakemake.rule):
             bench=snakemake.input.bench,
             answers=snakemake.input.answers,
             threads=snakemake.threads,
-            gpus=count_gpus(),
             figures=snakemake.log.figures,
             table=snakemake.log.table,
         )

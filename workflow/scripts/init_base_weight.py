@@ -19,7 +19,7 @@ with job(snakemake.log[0], snakemake.rule):
         alpha=setting["lora_alpha"],
         target_modules=setting["lora_target_modules"],
         seed=setting["seed"],
-        given=setting["base_weight"],
+        given=layout.folder_of(snakemake.input.given[0]) if snakemake.input.given else None,
         destination=layout.folder_of(snakemake.output.mark),
         mark=Path(snakemake.output.mark).name,
     )

@@ -9,4 +9,4 @@ from lorary.answer.tables import scores_table
 from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule):
-    scores_table(list(snakemake.input), snakemake.params.folders, snakemake.output[0])
+    scores_table(list(snakemake.input), snakemake.params.runs, snakemake.output[0])

@@ -30,11 +30,17 @@ def test_waiting_for_a_gpu_is_told(tmp_path, monkeypatch, capsys):
     assert told.err == "waiting for a free GPU (1 there, all taken)\n"
 
 
+def test_types_of_other_settings_are_not_asked_together():
+    config = {"with_cot": False, "precision": "float32", "lora_target_modules": ["up_proj"]}
+    assert ask._one_config([config, {**config, "seed": 43}]) == config
+    with pytest.raises(LoraryError, match="encoded with different with_cot, lora_target_modules: ask the one or the"):
+        ask._one_config([config, {**config, "with_cot": True, "lora_target_modules": ["down_proj"]}])
+
+
 def test_a_table_of_another_call_is_found_where_it_was_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     about = {"tables": {"a": "results/data/a.parquet"}, "called_in": str(tmp_path / "theirs")}
-    with pytest.raises(LoraryError, match="The passages of type a are not here any more"):
-        ask._table("a", about)
+    assert ask._table("a", about) is None
     (tmp_path / "theirs/results/data").mkdir(parents=True)
     (tmp_path / "theirs/results/data/a.parquet").touch()
     assert ask._table("a", about) == str(tmp_path / "theirs/results/data/a.parquet")

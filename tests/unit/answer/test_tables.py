@@ -67,8 +67,20 @@ def test_files_have_the_references_form(tmp_path):
     assert {key: config[key] for key in told} == told
 
 
-def table_of(folders, output):
-    scores_table(*([str(folder / name) for folder in folders] for name in ("predict.json", "config.json")), str(output))
+def table_of(folders, output, *runs):
+    scores_table([str(folder / "predict.json") for folder in folders], list(runs), str(output))
+
+
+def test_answers_of_other_types_of_a_run_are_listed_while_their_adapters_are_there(tmp_path):
+    for kind in ("a", "b", "c"):
+        write(tmp_path / f"answers/prag/{kind}", [(["slate"], "slate")] * 2)
+        (tmp_path / f"adapters/{kind}").mkdir(parents=True)
+    (tmp_path / "adapters/c").rmdir()
+    write(tmp_path / "answers/vanilla/a", [(["slate"], "slate")] * 2)  # of an earlier call with other settings
+    run = {"answers": str(tmp_path / "answers"), "adapters": str(tmp_path / "adapters"), "types": ["a"]}
+    table_of([tmp_path / "answers/prag/a"], tmp_path / "scores.tsv", run)
+    listed = pd.read_csv(tmp_path / "scores.tsv", sep="\t").path.tolist()
+    assert listed == [str(tmp_path / "answers/prag/a"), str(tmp_path / "answers/prag/b")]
 
 
 def test_chain_of_thought_is_scored_by_its_conclusion(tmp_path):

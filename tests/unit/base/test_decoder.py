@@ -4,10 +4,13 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny
 from lorary.base import decoder
+from lorary.base.support import most_positions
+from lorary.core.errors import LoraryError
 
 CPU = torch.device("cpu")
 LLAMA3_ROPE = {
@@ -98,3 +101,27 @@ def _randomize(folder):
         if tensor.ndim == 1:
             tensors[name] = 0.5 + torch.rand_like(tensor)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("kind", ["llama", "granite"])
+def test_weights_that_are_missing_are_not_made_up(tmp_path, kind):
+    """transformers would take random ones, and adapters would be trained on them."""
+    tiny.make_model(tmp_path, kind)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LoraryError, match=r"do not go together.*model\.layers\.1\.mlp\.up_proj\.weight"):
+        decoder.load(str(tmp_path), "float32", torch.device("cpu"))
+
+
+def test_more_tokens_than_a_model_has_positions_are_found_before_a_gpu_fails(tmp_path):
+    tiny.make_model(tmp_path / "opt", "opt", max_position_embeddings=40, ffn_dim=64, word_embed_proj_dim=32)
+    model = decoder.load(str(tmp_path / "opt"), "float32", torch.device("cpu"))
+    assert decoder.beyond(model, 511, 40) is None
+    assert "41 tokens are beyond the 40 positions of the model" in decoder.beyond(model, 0, 41)
+    assert "token id 512 is beyond the model's vocabulary of 512" in decoder.beyond(model, 512, 2)
+
+
+@pytest.mark.parametrize("kind", ["granite", "phi", "gpt_neox", "bloom", "falcon"])
+def test_positions_that_are_computed_have_no_end(kind):
+    assert most_positions(AutoConfig.for_model(kind).to_dict()) is None

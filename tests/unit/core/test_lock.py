@@ -14,12 +14,17 @@ from lorary.core.errors import LoraryError
 CALL = """import sys, time
 from pathlib import Path
 from lorary.core import lock
-print(lock.take_over(sys.argv[1]), flush=True)
+own = []
+print(lock.take_over(sys.argv[1], lambda: list(own)), flush=True)
+if sys.argv[2] == "planning":
+    print("planning", flush=True)
+    time.sleep(60)
 locks = Path(sys.argv[1], "locks")
 locks.mkdir(exist_ok=True)
 for kind in ("input", "output"):
     number = next(i for i in range(9) if not (locks / f"{i}.{kind}.lock").exists())
     (locks / f"{number}.{kind}.lock").write_text("x")
+    own.append(f"{number}.{kind}.lock")
 print("locked", flush=True)
 time.sleep(60)
 """
@@ -35,16 +40,21 @@ def folder(tmp_path):
 def call(start, folder):
     """Begins a call, and says what it was told; `locked`: it has its lock, and has seen so."""
 
-    def call(locked=True):
-        process = start(CALL, folder)
+    def call(locked=True, until="locked"):
+        process = start(CALL, folder, until)
         told = process.stdout.readline()
-        assert process.stdout.readline() == "locked\n"
+        assert process.stdout.readline() == f"{until}\n"
         note = folder / "lorary" / f"{lock.socket.gethostname()}-{process.pid}.json"
-        while locked and json.loads(note.read_bytes())["locks"] is None:
+        while locked and until == "locked" and json.loads(note.read_bytes())["locks"] is None:
             time.sleep(0.05)
         return process, told
 
     return call
+
+
+def take_over(folder):
+    """As a call that gets no lock."""
+    return lock.take_over(str(folder), list)
 
 
 def names(folder):
@@ -61,13 +71,13 @@ def test_the_lock_of_a_dead_call_is_removed(call, folder, locked):
     first, told = call(locked)
     assert told == "\n"
     kill(first)
-    assert lock.take_over(str(folder)) == REMOVED.strip()
+    assert take_over(folder) == REMOVED.strip()
     assert names(folder) == []
 
 
 def test_the_lock_of_a_living_call_stays(call, folder):
     call()
-    assert lock.take_over(str(folder)) == ""
+    assert take_over(folder) == ""
     assert names(folder) == ["0.input.lock", "0.output.lock"]
 
 
@@ -75,7 +85,7 @@ def test_the_lock_of_nobody_known_stays(folder):
     """Another workflow that is live in this folder leaves no note."""
     (folder / "locks").mkdir(parents=True)
     (folder / "locks/0.input.lock").write_text("x")
-    assert lock.take_over(str(folder)) == ""
+    assert take_over(folder) == ""
     assert names(folder) == ["0.input.lock"]
 
 
@@ -85,17 +95,17 @@ def test_only_what_the_dead_call_held_is_removed(call, folder):
     first, _ = call()
     kill(first)
     (folder / "locks/2.input.lock").write_text("of a third one, later")
-    assert lock.take_over(str(folder)) == REMOVED.strip()
+    assert take_over(folder) == REMOVED.strip()
     assert names(folder) == ["0.input.lock", "2.input.lock"]
 
 
 def test_a_lock_that_was_made_long_after_a_call_died_is_not_its(call, folder):
     first, _ = call(locked=False)
     kill(first)
-    time.sleep(2 * lock.POLL + 0.1)
+    time.sleep(lock.UNSEEN + 0.1)
     for path in (folder / "locks").iterdir():  # as another workflow does
         path.write_text("y")
-    assert lock.take_over(str(folder)) == ""
+    assert take_over(folder) == ""
     assert names(folder) == ["0.input.lock", "0.output.lock"]
 
 
@@ -107,14 +117,34 @@ def test_the_lock_of_another_host_stays_and_is_told(call, folder, there):
     (note,) = (folder / "lorary").glob("*.json")
     note.write_text(json.dumps({**json.loads(note.read_bytes()), "host": there}))
     for _ in range(2):
-        assert lock.take_over(str(folder)).startswith(f"A call on {there[0]} (process {first.pid}) holds the lock")
+        assert take_over(folder).startswith(f"A call on {there[0]} (process {first.pid}) holds the lock")
     assert names(folder) == ["0.input.lock", "0.output.lock"]
     shutil.rmtree(folder / "locks")
-    assert lock.take_over(str(folder)) == ""  # as after snakemake --unlock
+    assert take_over(folder) == ""  # as after snakemake --unlock
+
+
+def test_a_lock_that_another_workflow_gets_while_a_call_is_planning_is_not_that_calls(call, folder):
+    planning, _ = call(until="planning")
+    (folder / "locks").mkdir()
+    (folder / "locks/0.input.lock").write_text("of another workflow")
+    time.sleep(2 * lock.POLL)
+    planning.terminate()  # without its last words
+    planning.wait()
+    assert take_over(folder) == ""
+    assert names(folder) == ["0.input.lock"]
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_the_lock_of_a_living_call_is_not_taken_for_that_of_one_beside_it_that_died(call, folder, noted):
+    planning, _ = call(until="planning")
+    call(locked=noted)
+    kill(planning)
+    assert take_over(folder) == ""
+    assert names(folder) == ["0.input.lock", "0.output.lock"]
 
 
 def test_a_call_that_ends_leaves_no_note(start, folder):
-    start(f"from lorary.core import lock; lock.take_over({str(folder)!r})").wait()
+    start(f"from lorary.core import lock; lock.take_over({str(folder)!r}, list)").wait()
     assert list((folder / "lorary").iterdir()) == []
 
 
@@ -124,11 +154,11 @@ def test_a_folder_without_locks_of_files_has_the_process_numbers(call, folder, m
 
     monkeypatch.setattr(lock.fcntl, "flock", no_lock)
     first, _ = call()
-    assert lock.take_over(str(folder)) == ""
+    assert take_over(folder) == ""
     kill(first)
-    assert lock.take_over(str(folder)) == REMOVED.strip()
+    assert take_over(folder) == REMOVED.strip()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(LoraryError, match=r"Snakemake keeps its records in this folder.*No such file or directory"):
-        lock.take_over(str(tmp_path / "gone/.snakemake"))
+        take_over(tmp_path / "gone/.snakemake")

@@ -1,5 +1,6 @@
 """The training job: it keeps what it has, and costs no more than it must."""
 
+import contextlib
 import gc
 import hashlib
 import itertools
@@ -328,3 +329,37 @@ def job_arguments(made, folder, prompt_file, out="out"):
 
 def run_job(made, folder, prompt_file, **arguments):
     train.train_adapters(**job_arguments(made, folder, prompt_file) | arguments)
+
+
+def test_a_base_weight_that_changes_while_a_job_waits_for_its_device_is_refused(made, tmp_path, monkeypatch):
+    """Another call, with another seed, writes over it: nothing may get into the store under the first one's digest."""
+    arguments = job_arguments(made, tmp_path, made / "llama.parquet")
+    arguments["base_weight"] = str(shutil.copytree(made / "llama-base", tmp_path / "base"))
+    take_device = train.take_device
+
+    @contextlib.contextmanager
+    def waited(threads):
+        tensors = load_file(tmp_path / "base" / TENSORS)
+        save_file({name: tensor + 1 for name, tensor in tensors.items()}, tmp_path / "base" / TENSORS)
+        with take_device(threads) as taken:
+            yield taken
+
+    monkeypatch.setattr(train, "take_device", waited)
+    with pytest.raises(LoraryError, match="base was made anew while this job waited for its device"):
+        train.train_adapters(**arguments)
+    assert not list((tmp_path / "store").glob("??/*"))
+
+
+def test_what_was_not_checked_layer_by_layer_is_trained_again_where_transformers_computes(made, tmp_path):
+    run_job(made, tmp_path, made / "llama.parquet")
+    store = train.Store(str(tmp_path / "store"))
+    keys = list(store.digests())
+    unchecked = {**store.get(keys[0])}
+    assert unchecked.pop("layers_checked")
+    file = store.entry(keys[0]) / "training.json"
+    file.chmod(0o600)
+    file.write_text(json.dumps(unchecked))
+    for written_out, there in ((True, [True] * 3), (False, [False, True, True])):
+        kept = train.InStore(store, {key: [] for key in keys}, written_out)
+        assert [key in kept for key in keys] == there
+    assert kept.outdated == {keys[0]}

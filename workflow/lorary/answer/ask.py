@@ -17,6 +17,7 @@ from ..data.prompts import load_prompter
 from ..plan import layout
 from ..plan.answer import chosen
 from ..plan.methods import METHODS
+from ..plan.run import Prompts
 from ..train.index import types_of
 from .predict import answerer
 from .search import best
@@ -48,7 +49,7 @@ def ask(
     table = _passages(folder, types)
     found = _named(table, passages, folder) if passages else search(table, question, top)
     of_these = [types[kind] for kind in dict.fromkeys(passage.kind for passage in found)]
-    config = of_these[0]["config"][0]
+    config = _one_config([about["config"][0] for about in of_these])
     model = layout.MODEL.format(model=config["model_name"])
     _check_model(model, [about["model"] for about in of_these])
     prompter = load_prompter(model, config)
@@ -99,6 +100,18 @@ def _named(table: pd.DataFrame, wanted: list[str], folder: Path) -> list[Found]:
     return [Found(name, lines["type"][name], lines["passage"][name], None) for name in names]
 
 
+def _one_config(configs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of passages of several types, which calls with other settings may have made. Raises LoraryError where they cannot
+    be asked together."""
+    keys = [*Prompts.__dataclass_fields__, "precision", "lora_target_modules"]
+    if differing := [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]:
+        raise LoraryError(
+            f"These passages are of types that were encoded with different {', '.join(differing)}: ask the one or the"
+            " other with --passages."
+        )
+    return configs[0]
+
+
 def _check_model(model: str, trained: list[dict[str, Any]]) -> None:
     """Raises LoraryError where what lies under the model's name is not what adapters were trained on."""
     if not Path(model).is_dir():
@@ -122,24 +135,25 @@ def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
         raise damaged(folder / layout.INDEX, error) from None
     parts = []
     for kind, about in types.items():
-        texts = pd.DataFrame(rows.read(_table(kind, about), 0, None), columns=["did", "pid", "passage"]).assign(
-            type=kind
-        )
+        if (table := _table(kind, about)) is None:
+            log.warning("the passages of type %s are not here any more: it is left out", kind)
+            continue
+        passages = rows.read(table, 0, None)
+        texts = pd.DataFrame(passages, columns=["did", "pid", "passage"]).assign(type=kind)
         parts.append(index.merge(texts, on=["type", "did", "pid"]))
+    if not parts:
+        raise LoraryError(
+            "The passages are not here any more; `snakemake` with the config of that run makes them again."
+        )
     joined = pd.concat(parts)
     return joined.assign(name=list(map(layout.passage_name, joined["type"], joined["did"], joined["pid"])))
 
 
-def _table(kind: str, about: dict[str, Any]) -> str:
+def _table(kind: str, about: dict[str, Any]) -> str | None:
     """Where the passages of a type lie: seen from here, or from where the call for this type was made."""
     table = about["tables"][kind]
-    elsewhere = Path(about.get("called_in", ""), table)
-    if not Path(table).is_file() and not elsewhere.is_file():
-        raise LoraryError(
-            f"The passages of type {kind} are not here any more ({elsewhere}). `snakemake` with the config of that run"
-            " makes this table again."
-        )
-    return table if Path(table).is_file() else str(elsewhere)
+    there = [path for path in (Path(table), Path(about.get("called_in", ""), table)) if path.is_file()]
+    return str(there[0]) if there else None
 
 
 def _shown(question: str, folder: Path, found: list[Found], answers: dict[str, str]) -> str:

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ..base.fetch import end_tokens, fingerprint
 from ..core import work
@@ -68,7 +68,7 @@ def predict(
 
             def answer(batch: list[Item]) -> list[str]:
                 for item in batch:
-                    _check_ids(item.content["ids"], ready)
+                    _check_ids(item.content["ids"], ready, max_new_tokens)
                 sets = [[source.load(position) for position in item.content["positions"]] for item in batch]
                 tokens = ready.generate([item.content["ids"] for item in batch], sets, max_new_tokens)
                 return [prompter.tokenizer.decode(some, skip_special_tokens=True) for some in tokens]
@@ -102,12 +102,11 @@ def _too_large(item: Item) -> str:
     return f"its prompt of {len(item.content['ids'])} tokens does not fit into memory"
 
 
-def _check_ids(ids: list[int], ready: "Answerer") -> None:
-    vocabulary = cast(Any, ready.model).get_input_embeddings().num_embeddings
-    if max(ids) >= vocabulary:  # a GPU would fail beyond repair
-        raise LoraryError(
-            f"token id {max(ids)} is beyond the model's vocabulary of {vocabulary}; is the tokenizer another's?"
-        )
+def _check_ids(ids: list[int], ready: "Answerer", more: int) -> None:
+    from ..base.decoder import beyond
+
+    if reason := beyond(ready.model, max(ids), len(ids) + more):
+        raise LoraryError(reason)
 
 
 def _questions(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

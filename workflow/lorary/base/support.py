@@ -36,7 +36,7 @@ def unfit(config: dict[str, Any]) -> str | None:
                 f"is quantized ({method or key}), and adapters are trained beside weights in float32 or bfloat16 alone."
                 " Take the model that it was made from."
             )
-        if EXPERTS.fullmatch(key) and isinstance(value, int) and value > 0 and config.get("is_moe") is not False:
+        if EXPERTS.fullmatch(key) and isinstance(value, int) and value > 1 and config.get("is_moe") is not False:
             return (
                 f"is a mixture of experts ({key}: {value}), and a layer that sees only some of the tokens gets no"
                 " adapter here. Take a dense model."
@@ -96,6 +96,15 @@ def written_out_here(config: dict[str, Any]) -> bool:
         and window is None
         and "quantization_config" not in config
     )
+
+
+def most_positions(config: dict[str, Any]) -> int | None:
+    """How many tokens a model has positions for that it looks up in a table; None: they are computed."""
+    if any(str(key).startswith(("rope_", "rotary_")) and key != "rotary_dim" for key, _ in _entries(config)):
+        return None
+    if config.get("alibi"):
+        return None
+    return config.get("max_position_embeddings") or config.get("n_positions")
 
 
 def head_dim(config: dict[str, Any]) -> int:

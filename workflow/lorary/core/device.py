@@ -23,11 +23,24 @@ log = logging.getLogger(__name__)
 
 TOUCHED_EVERY = 3600  # seconds; what cleans /tmp up goes by days
 # In what torch says where the device or its libraries have failed, and where they lack memory.
-FAULTS = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS", "CUDNN_STATUS", "CUSOLVER_STATUS", "HIP error")
+FAULTS = (
+    "CUDA error",
+    "CUDA driver error",
+    "CUDA unknown error",
+    "CUBLAS_STATUS",
+    "CUDNN_STATUS",
+    "CUSOLVER_STATUS",
+    "cuDNN Frontend error",
+    "nvrtc: error",
+    "Triton Error [CUDA]",
+    "HIP error",
+)
 NO_MEMORY = (
     "DefaultCPUAllocator",
     "CUDA error: out of memory",
+    "NVML_SUCCESS == r INTERNAL ASSERT FAILED",  # as in containers without NVML
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # no memory for its own workspace
     "CUDNN_STATUS_ALLOC_FAILED",
 )
 

@@ -2,8 +2,10 @@
 file appears before it is whole."""
 
 import contextlib
+import hashlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,7 +61,7 @@ def written_whole(path: str, new_folder: bool = False) -> Iterator[Path]:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - left.lstat().st_mtime > ABANDONED:
                 left.unlink()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         yield temporary
         sync(temporary)
@@ -86,6 +88,15 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_bytes())
     except (OSError, ValueError) as error:
         raise damaged(path, error) from None
+
+
+def sha256(path: Path) -> str:
+    """Of a file; empty where there is none. Raises OSError where it cannot be read, which is not to say damaged."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return ""
 
 
 def sync(path: Path) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,16 @@ from .errors import LoraryError, explain
 from .files import sync
 
 NOTES = "lorary"  # the folder of notes, beside Snakemake's `locks`
-POLL = 0.5  # seconds between two looks at whether this call has got its lock
+POLL = 0.2  # seconds between two looks at whether this call has got its lock
+UNSEEN = 2  # seconds after the last look in which it may have got it and died
 
 Lock = tuple[str, int]  # a file of a lock: its name, and when it was written (ns)
 
 
-def take_over(folder: str) -> str:
+def take_over(folder: str, own: Callable[[], list[str]]) -> str:
     """Called when a call begins, while it reads the Snakefile: remove what a dead call of this host has left of
-    Snakemake's lock in `folder` (.snakemake), and leave a note of this call.
+    Snakemake's lock in `folder` (.snakemake), and leave a note of this call, whose own lock is the files that `own`
+    names (none before it has it).
 
     Returns what to tell the user, mostly nothing. Raises LoraryError where that folder cannot be written.
     """
@@ -36,44 +38,40 @@ def take_over(folder: str) -> str:
         Path(folder).mkdir(exist_ok=True)
         notes.mkdir(exist_ok=True)
         there = _files(locks)
-        removed, elsewhere = False, ""
-        for path in sorted(notes.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # just gone, or just being written
-                note = json.loads(path.read_bytes())
-                held = _held(note, path, there)
-                if note["host"] != _host():
-                    if held:
-                        elsewhere = (
-                            f"A call on {note['host'][0]} (process {note['process']}) holds the lock here, and this"
-                            " host cannot see whether it lives. If it has ended, remove its lock: snakemake --unlock"
-                        )
-                elif _is_dead(path, note):
-                    for lock in held:
-                        removed |= _remove(locks, lock)
-                    path.unlink()
-        _leave_note(notes, locks)
+        read = list(_read(notes))
+        dead = [path for path, note in read if note["host"] == _host() and _is_dead(path, note)]
+        living = [note for path, note in read if path not in dead]
+        claimed = {tuple(lock) for note in living for lock in note["locks"] or ()}
+        removed = False
+        for path, note in read:
+            if path in dead:
+                for lock in _held(note, path, there, not any(other["locks"] is None for other in living)) - claimed:
+                    removed |= _remove(locks, lock)
+                path.unlink()
+        elsewhere = [note for note in living if note["host"] != _host() and claimed & set(there)]
+        _leave_note(notes, locks, own)
     except OSError as error:
         if refused := explain(error):
             raise LoraryError(f"Snakemake keeps its records in this folder. {refused}") from None
         return ""  # a file system that cannot do this: Snakemake will have its say
     if removed:
         return "The last call here was killed: its lock is removed, and this call goes on from there."
-    return elsewhere
+    for note in elsewhere:
+        return (
+            f"A call on {note['host'][0]} (process {note['process']}) holds the lock here, and this host cannot see"
+            " whether it lives. If it has ended, remove its lock: snakemake --unlock"
+        )
+    return ""
 
 
-def _leave_note(notes: Path, locks: Path) -> None:
-    """A note of this call, which goes when it ends. Until the call has its lock, the note is written again and again:
-    a lock that is made meanwhile is this call's."""
+def _leave_note(notes: Path, locks: Path, own: Callable[[], list[str]]) -> None:
+    """A note of this call, which goes when it ends. Until the call has its lock the note is touched again and again: a
+    lock that was there then is not this call's."""
     import psutil
 
     path = notes / f"{socket.gethostname()}-{os.getpid()}.json"
-    about = {
-        "host": _host(),
-        "process": os.getpid(),
-        "began": psutil.Process().create_time(),
-        "before": _files(locks),
-        "locks": None,
-    }
+    about: dict[str, Any] = {"host": _host(), "process": os.getpid(), "began": psutil.Process().create_time()}
+    about["locks"] = None
     path.write_text(json.dumps(about), encoding="utf-8")
     sync(path)
     with contextlib.suppress(OSError):  # a file system without such locks: the process's number has to do
@@ -83,14 +81,14 @@ def _leave_note(notes: Path, locks: Path) -> None:
     def watch() -> None:
         with contextlib.suppress(OSError):
             while not ended.wait(POLL):
-                os.utime(path)
-                if own := [lock for lock in _files(locks) if lock not in about["before"]]:
+                if names := own():
                     ended.wait(POLL)  # it is two files
-                    about["locks"] = [lock for lock in _files(locks) if lock not in about["before"]] or own
+                    about["locks"] = [lock for lock in _files(locks) if lock[0] in {*names, *own()}]
                     with path.open("r+", encoding="utf-8") as file:  # the same file, which is locked; it gets longer
                         file.write(json.dumps(about))
                     sync(path)
                     return
+                os.utime(path)
 
     @atexit.register
     def end() -> None:
@@ -101,12 +99,21 @@ def _leave_note(notes: Path, locks: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _held(note: dict[str, Any], path: Path, there: list[Lock]) -> set[Lock]:
-    """The files of Snakemake's lock, of those that are there, that the call of this note had made."""
+def _read(notes: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in sorted(notes.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):  # just gone, or just being written
+            note = json.loads(path.read_bytes())
+            if isinstance(note, dict) and {"host", "process", "began", "locks"} <= note.keys():
+                yield path, note
+
+
+def _held(note: dict[str, Any], path: Path, there: list[Lock], alone: bool) -> set[Lock]:
+    """The files of Snakemake's lock, of those that are there, that the call of this note had made. It may have died
+    between making them and saying so; that is believed only where no other call (`alone`) may have made them."""
     if note["locks"] is not None:
         return {lock for lock in there if list(lock) in note["locks"]}
-    alive = path.stat().st_mtime_ns + int(2 * POLL * 1e9)  # when it was seen last
-    return {lock for lock in there if list(lock) not in note["before"] and lock[1] <= alive}
+    seen = path.stat().st_mtime_ns
+    return {lock for lock in there if alone and seen <= lock[1] <= seen + UNSEEN * 10**9}
 
 
 def _is_dead(path: Path, note: dict[str, Any]) -> bool:

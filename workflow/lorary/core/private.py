@@ -1,8 +1,9 @@
-"""Private functions of torch and transformers that have no public counterpart, here and nowhere else: what has to be
-looked at when their versions change. Each imports its library when it is called, since most jobs need neither."""
+"""Private functions of torch, transformers and Snakemake that have no public counterpart, here and nowhere else: what
+has to be looked at when their versions change. Each imports its library when called, since most jobs need none."""
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,12 @@ def set_backend(tokenizer: Any, file: str) -> None:
     from tokenizers import Tokenizer
 
     tokenizer._tokenizer = Tokenizer.from_file(file)
+
+
+def lock_files(workflow: Any) -> list[str]:
+    """The names of the files that this Snakemake has written as its lock; none before it has it. Snakemake says of no
+    lock whose it is."""
+    return [os.path.basename(path) for path in getattr(workflow.persistence, "_lockfile", {}).values()]
 
 
 def fused_rms_norm(x: "Tensor", weight: "Tensor", eps: float) -> tuple["Tensor", "Tensor"]:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from .errors import LoraryError
-from .files import ABANDONED, sync, written_whole
+from .files import ABANDONED, sha256, sync, written_whole
 from .values import CONFIG, TENSORS
 
 log = logging.getLogger(__name__)
@@ -32,15 +32,6 @@ log = logging.getLogger(__name__)
 TRAINING = "training.json"
 COPIES = "copies"  # the folder with the notes of who has copies
 OF_THE_GROUP_AND_OTHERS = stat.S_ISGID | stat.S_IRWXG | stat.S_IRWXO
-
-
-def sha256(path: Path) -> str:
-    """Of a file; empty where there is none. Raises OSError where it cannot be read, which is not to say damaged."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return ""
 
 
 class Store:

@@ -73,7 +73,7 @@ class Markup:
         """The tokenizer with stand-ins for its control tokens; and the ids of its added tokens by those that they have
         there."""
         state = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        backend = Tokenizer.from_str(json.dumps({**state, "added_tokens": []}))
+        backend = Tokenizer.from_str(json.dumps({**state, "added_tokens": [], "truncation": None, "padding": None}))
         ids: dict[int, int] = {}
         for number, token in self.tokenizer.added_tokens_decoder.items():
             content = self._stand_in.get(token.content, token.content)

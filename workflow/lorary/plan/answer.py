@@ -94,7 +94,7 @@ def _knowledge(encoding: Encoding, rule: str, run: RunFolder, kinds: list[Type])
         name=f"predict/{rule}",
         label=run.title,
         inputs={"parts": [part.outputs["answers"] for part in parts]},
-        outputs={"table": run.knowledge},
+        outputs={"table": run.knowledge, "parts": [run.knowledge_part(kind.folder.kind) for kind in kinds]},
         params={
             "folder": run.path,
             "types": {

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import typing
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,8 @@ def _fault(where: str, key: str, config: dict[str, Any], properties: dict[str, A
     value = repr(config[key])
     value = value if len(value) <= 100 else value[:100] + "..."
     hint = ""
-    if isinstance(config[key], int | float) and "string" in properties[key].get("type", ()):
-        text = json.dumps(config[key])
+    if isinstance(config[key], int | float | date) and "string" in properties[key].get("type", ()):
+        text = str(config[key]) if isinstance(config[key], date) else json.dumps(config[key])
         hint = (
             f"; as text it takes quotes ({key}: \"{text}\"), on the command line !!str (--config '{key}=!!str {text}')"
         )

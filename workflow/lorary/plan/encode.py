@@ -11,7 +11,7 @@ from typing import Any
 
 from ..base.support import MODEL_FILES, check_config
 from ..core.errors import LoraryError
-from ..core.files import check_folder, refuse_detours
+from ..core.files import check_folder, refuse_detours, sha256
 from ..data import questions, rows
 from . import layout
 from .config import Run
@@ -174,6 +174,8 @@ def _base_weight(part: Part, model: Job) -> Job:
         "model_source": model.params,
         **{key: training[key] for key in ("lora_rank", "lora_alpha", "lora_target_modules", "seed", "base_weight")},
     }
+    if given:  # what is moved or copied there may be older than what was made of the one before
+        params["base_weight"] = {file: sha256(Path(file)) for file in layout.adapter_files(given)}
     return Job(
         rule="init_base_weight",
         label=part.folder.run.base_weight,
@@ -246,6 +248,13 @@ def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> J
     runs = {part.number: part.run for _, part in contents}
     kind, _ = contents[0]
     first = kind.batches[0]
+    parts = {
+        kind.folder.kind: {
+            "table": folder.part(kind.folder.kind, ".tsv"),
+            "run": folder.part(kind.folder.kind, ".json"),
+        }
+        for kind, _ in contents
+    }
     return Job(
         rule=rule,
         label=folder.title,
@@ -255,7 +264,7 @@ def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> J
             "model": first.inputs["model"],
             "base_weight": first.inputs["base_weight"],
         },
-        outputs={"table": folder.index, "run": folder.about},
+        outputs={"table": folder.index, "run": folder.about, "parts": [f for p in parts.values() for f in p.values()]},
         params={
             "types": [
                 {
@@ -266,13 +275,7 @@ def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> J
                 for kind, _ in contents
             ],
             "folder": folder.path,
-            "parts": {
-                kind.folder.kind: {
-                    "table": folder.part(kind.folder.kind, ".tsv"),
-                    "run": folder.part(kind.folder.kind, ".json"),
-                }
-                for kind, _ in contents
-            },
+            "parts": parts,
             "runs": [deciding(run.flat("answers")) for run in runs.values()],
             "data": sorted({str(path) for _, part in contents for path in part.files}),
         },

@@ -210,9 +210,11 @@ def types_there(file: str, suffix: str, adapters: str) -> dict[str, Path]:
     return {kind: path for kind, path in there.items() if Path(adapters, kind).is_dir()}
 
 
-def finished_predictions(folder: str) -> list[str]:
-    """Each predict.json of a run, in its `folder` of predictions."""
-    return sorted(map(str, Path(folder).glob("*/*/predict.json")))
+def finished_predictions(folder: str, adapters: str) -> list[str]:
+    """Each predict.json of a run, in its `folder` of predictions, of types whose adapters are still there."""
+    found = [path.parent for path in sorted(Path(folder).glob("*/*/predict.json"))]
+    there = [path for path in found if (path / "config.json").is_file() and Path(adapters, path.name).is_dir()]
+    return [f"{path}/predict.json" for path in there]
 
 
 def method_and_type(predictions: str) -> tuple[str, str]:
@@ -259,9 +261,10 @@ def records_of(record: str) -> str:
 
 
 def record_there(record: str, job: str) -> str:
-    """This record of a job (`job`, its name), or what the first release left of it, where only that is there."""
+    """This record of a job (`job`, its name); or what the first release left of it, where no later one has made any of
+    these adapters."""
     former = f"{RECORDS_OF_THE_FIRST_RELEASE}/{job.partition('/')[2]}.tsv"
-    return former if Path(former).is_file() and not Path(record).is_file() else record
+    return former if Path(former).is_file() and not Path(record).parent.is_dir() else record
 
 
 def records_below(folder: Path) -> list[Path]:
@@ -279,10 +282,12 @@ def superseded(output: str) -> list[Path]:
     """The files beside this output of a job that speak of some of the same items, made under other settings or in other
     batches: they are not true any more when it is made."""
     path = Path(output)
-    own, found = re.fullmatch(SETTLED, path.name), []
-    for other in path.parent.glob(f"*{path.suffix}") if own else ():
+    own, found = re.fullmatch(SETTLED, path.name), list[Path]()
+    if own is None:
+        return found
+    for other in path.parent.glob(f"*{path.suffix}"):
         there = re.fullmatch(SETTLED, other.name)
-        if own and there and other != path and int(there[1]) <= int(own[2]) and int(own[1]) <= int(there[2]):
+        if there and other != path and int(there[1]) <= int(own[2]) and int(own[1]) <= int(there[2]):
             found.append(other)
     return found
 

@@ -49,7 +49,8 @@ class Plan:
 
     @cached_property
     def indexes(self) -> list[str]:
-        return [file for job in self.encoding.indexes.values() for file in job.outputs.values()]
+        jobs = self.encoding.indexes.values()
+        return [file for job in jobs for file in (job.outputs["table"], job.outputs["run"], *job.outputs["parts"])]
 
     @cached_property
     def stores(self) -> list[str]:
@@ -63,7 +64,8 @@ class Plan:
     def scores(self) -> list[str]:
         """Of runs that have inference_methods: the table of scores, and what was learnt."""
         scores = [layout.SCORES] if self.predictions else []
-        return scores + [gathered.result.outputs["table"] for gathered in self.answering.knowledge]
+        knowledge = [gathered.result.outputs for gathered in self.answering.knowledge]
+        return scores + [file for outputs in knowledge for file in (outputs["table"], *outputs["parts"])]
 
     @cached_property
     def answers(self) -> list[str]:
@@ -101,6 +103,17 @@ class Plan:
                 ],
             }
             for run, index in self.encoding.indexes.items()
+        ]
+
+    def answered_runs(self) -> list[dict[str, Any]]:
+        """For scores: where the answers and the adapters of each run lie, and of which types this call is."""
+        return [
+            {
+                "answers": run.beside("predictions"),
+                "adapters": run.path,
+                "types": [kind.folder.kind for kind in self.encoding.types if kind.folder.run == run],
+            }
+            for run in self.encoding.indexes
         ]
 
     def outcomes(self) -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ def _with_other_types(run: ShownRun) -> ShownRun:
     others = read_json(run.about).get("other_types", {})
     records = [record for about in others.values() for record in about["records"]]
     predictions = []
-    for path in layout.finished_predictions(run.answers):
+    for path in layout.finished_predictions(run.answers, run.folder):
         method, kind = layout.method_and_type(path)
         if kind in others:
             predictions.append({"file": path, "type": kind, "method": method})

@@ -19,7 +19,7 @@ def of_call(plan: Plan, since: float) -> str:
     """What a call has done that began at `since` (seconds of the epoch); writes failed.tsv."""
     told = summarize(plan.outcomes(), since, time.time() - since)
     folders = "\n".join(f"  {run.path}" for run in plan.encoding.indexes)
-    answered = summarize_scores(layout.SCORES, since) if plan.predictions else ""
+    answered = summarize_scores(layout.SCORES, since, plan.predictions) if plan.predictions else ""
     return f"\n{told}\n{folders}\n{answered}"
 
 
@@ -72,7 +72,7 @@ def summarize(outcomes: list[dict[str, Any]], since: float, seconds: float) -> s
     if len(failed) > 20:
         lines.append(f"... and {len(failed) - 20} more")
     try:
-        _write(standing)
+        _write(standing + _of_other_types({(job["dataset"], job["type"]) for job in outcomes}))
     except OSError as error:
         lines.append(f"{layout.FAILED} could not be written: {error.strerror}")
     if standing:
@@ -80,13 +80,14 @@ def summarize(outcomes: list[dict[str, Any]], since: float, seconds: float) -> s
     return "\n".join(lines)
 
 
-def summarize_scores(path: str, since: float) -> str:
-    """The scores of this call, a line each, where it has made any (`since`: seconds of the epoch)."""
+def summarize_scores(path: str, since: float, predictions: list[str]) -> str:
+    """The scores of this call's `predictions`, a line each, where it has made any (`since`: seconds of the epoch)."""
     try:
         if Path(path).stat().st_mtime < since:
             return ""
         with open(path, newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file, delimiter="\t"))
+            own = {layout.folder_of(prediction) for prediction in predictions}
+            lines = [line for line in csv.DictReader(file, delimiter="\t") if line["path"] in own]
     except OSError:
         return ""
     names = [(f"{line['dataset']} {line['type']}", line["method"]) for line in lines[:20]]
@@ -104,6 +105,17 @@ def _failed_row(job: dict[str, Any], path: str, reason: str) -> dict[str, Any]:
     did, pid = layout.position_of(path)
     about = {"dataset": job["dataset"], "type": job["type"], "did": did, "pid": pid, "path": path}
     return {**about, "reason": " ".join(reason.split()), "log": job["log"]}
+
+
+def _of_other_types(own: set[tuple[str, str]]) -> list[dict[str, Any]]:
+    """What calls for other types have written into failed.tsv, of passages that have no adapter yet."""
+    try:
+        with open(layout.FAILED, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        rows = [row | {"did": int(row["did"]), "pid": int(row["pid"])} for row in rows]
+        return [row for row in rows if (row["dataset"], row["type"]) not in own and not Path(row["path"]).is_dir()]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def _write(failed: list[dict[str, Any]]) -> None:

@@ -6,13 +6,15 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ..adapters import files
 from ..adapters.digest import digest_base_weight, former_digests
 from ..base.fetch import fingerprint
+from ..base.support import written_out_here
 from ..core.device import limited_memory, take_device
 from ..core.errors import LoraryError, damaged, report
+from ..core.files import read_json
 from ..core.private import fast_bfloat16
 from ..core.store import Store, digest, remove
 from ..core.values import Position
@@ -43,20 +45,26 @@ def train_adapters(
     passage that fails does not stop the others. `record` is written when all are there, a line an adapter; `outcome`
     (JSON) always, for the summary. Raises LoraryError that names the passages that failed.
     """
-    began = time.monotonic()
+    began, base = time.monotonic(), digest_base_weight(base_weight)
     paths = {layout.position_of(path): path for path in outputs}
     found, failures = passage_digests(model, base_weight, prompts, settings, set(paths))
     digests = {position: latest for position, (latest, *_) in found.items()}
     if not paths.keys() <= digests.keys() | failures.keys():
         raise LoraryError(f"{prompts} lacks passages that were to be trained: the data changed meanwhile; run again.")
     config = files.trained_config(base_weight, model)
-    kept = InStore(Store(store, layout.records_of(record)), {latest: former for latest, *former in found.values()})
+    former = {latest: former for latest, *former in found.values()}
+    kept = InStore(Store(store, layout.records_of(record)), former, written_out_here(read_json(f"{model}/config.json")))
     failed: dict[str, str] = {}
 
     @contextlib.contextmanager
     def begin() -> Iterator[Work]:
         with take_device(threads) as (device, device_name):
             encoder = Encoder(model, base_weight, config, settings, adapters_per_step, device, device_name)
+            if digest_base_weight(base_weight) != base:
+                raise LoraryError(
+                    f"{base_weight} was made anew while this job waited for its device, by a call with other settings."
+                    " Give one of the two another adapter_dir; the same command makes this one's again."
+                )
             with limited_memory(device.type):
                 yield lambda items: encoder.train(read_passages(prompts, set(paths)), items, len(kept.missing))
 
@@ -73,8 +81,8 @@ def train_adapters(
                 f"{len(failures)} of {len(outputs)} passages failed; the others are in the store, and the same command"
             )
             raise report(named, f"{title} tries just these again:")
-        for former in layout.superseded(record):
-            former.unlink(missing_ok=True)
+        for superseded in layout.superseded(record):
+            superseded.unlink(missing_ok=True)
         for position, path in paths.items():
             kept.store.link(digests[position], path, config)
         write_record(record, kept.store, digests, paths, config)
@@ -112,9 +120,10 @@ class InStore:
 
     where = "in the store"
 
-    def __init__(self, store: Store, former: dict[str, list[str]]):
-        """`former`: of each key, the digests that earlier releases gave the same adapter."""
-        self.store, self.former = store, former
+    def __init__(self, store: Store, former: dict[str, list[str]], written_out: bool = True):
+        """`former`: of each key, the digests that earlier releases gave the same adapter; `written_out`: whether their
+        base model is, and not computed by transformers."""
+        self.store, self.former, self.written_out = store, former, written_out
         self.missing: set[str] = set()
         self.outdated: set[str] = set()  # there, until there is a better one
         self.trained: set[str] = set()
@@ -124,11 +133,10 @@ class InStore:
             self.store.rename(former, key)
         if (training := self.store.get(key)) is not None:
             damage = self.store.damage(key)
-            if damage is None and not _outdated(training):
+            if damage is None and (damage := _doubtful(training, self.written_out)) is None:
                 return True
-            if damage is None:
+            if damage in DOUBTS:
                 self.outdated.add(key)
-                damage = "a GPU made it with an earlier version of Lorary, and it may be another passage's"
             log.warning("%s: %s; training it again", self.store.entry(key), damage)
         self.missing.add(key)
         return False
@@ -173,11 +181,11 @@ class Encoder:
     def train(self, passages: Iterator[Passage], items: Iterable[Item], count: int) -> Iterator[Done]:
         """The adapters of these items (`count` at most), whose contents are positions of passages, in their order."""
         under_way: dict[Position, Item] = {}
-        beyond: Done = []
-        for training in self.trainer.train(self._trainable(passages, items, under_way, beyond), count):
-            if beyond:
-                yield beyond.copy()
-                beyond.clear()
+        refused: Done = []
+        for training in self.trainer.train(self._trainable(passages, items, under_way, refused), count):
+            if refused:
+                yield refused.copy()
+                refused.clear()
             passage, item = training.passage, under_way.pop(training.passage.position)
             if training.error:
                 yield [(item, Fault(training.error))]
@@ -191,31 +199,40 @@ class Encoder:
                 "device": self.device_name,
                 "adapters_per_step": training.adapters_per_step,
                 **({} if self.device.type == "cpu" else {"gpu_numerics": GPU_NUMERICS}),
+                "layers_checked": True,
             }
             yield [(item, (self.config, files.tensors_bytes(training.tensors), about))]
-        yield beyond
+        yield refused
 
     def _trainable(
-        self, passages: Iterator[Passage], items: Iterable[Item], under_way: dict[Position, Item], beyond: Done
+        self, passages: Iterator[Passage], items: Iterable[Item], under_way: dict[Position, Item], refused: Done
     ) -> Iterator[Passage]:
-        vocabulary = cast(Any, self.model).get_input_embeddings().num_embeddings
+        from ..base import decoder
+
         for item in items:
             passage = next(passage for passage in passages if passage.position == item.content)
-            highest = max(int(example.ids.max()) for example in passage.examples)
-            if highest < vocabulary:
+            longest = max(map(len, passage.examples))
+            if reason := decoder.beyond(
+                self.model, max(int(example.ids.max()) for example in passage.examples), longest
+            ):
+                refused.append((item, Fault(reason)))
+            else:
                 log.debug("%s begins", item.place)
                 under_way[passage.position] = item
                 yield passage
-            else:  # a GPU would fail beyond repair
-                reason = f"token id {highest} is beyond the model's vocabulary of {vocabulary}"
-                beyond.append((item, Fault(f"{reason}; is the tokenizer another's?")))
 
 
-def _outdated(training: dict[str, Any]) -> bool:
-    """Whether a GPU made an entry of the store, with another version."""
-    return (
-        not training.get("device", "processor").startswith("processor") and training.get("gpu_numerics") != GPU_NUMERICS
-    )
+OF_A_GPU = "a GPU made it with an earlier version of Lorary, and it may be another passage's"
+UNCHECKED = "an earlier version of Lorary made it, and did not see whether each layer ran once a step"
+DOUBTS = OF_A_GPU, UNCHECKED
+
+
+def _doubtful(training: dict[str, Any], written_out: bool) -> str | None:
+    """Why an entry of the store that is whole is not taken for good."""
+    of_a_gpu = not training.get("device", "processor").startswith("processor")
+    if of_a_gpu and training.get("gpu_numerics") != GPU_NUMERICS:
+        return OF_A_GPU
+    return None if written_out or training.get("layers_checked") else UNCHECKED
 
 
 def _about(item: Item, result: Any) -> str:

@@ -1,7 +1,6 @@
 """The index: one table over the adapters of a run, whichever calls made them, and run.json beside it."""
 
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def index_adapters(
         paths = parts[kind["type"]]
         with written_whole(paths["table"], new_folder=True) as temporary:
             part.sort_values(["did", "pid"])[COLUMNS].to_csv(temporary, sep="\t", index=False)
-        of_it = {"tables": {kind["type"]: kind["table"]}, "records": kind["records"], "called_in": os.getcwd()}
+        of_it = {"tables": {kind["type"]: kind["table"]}, "records": kind["records"]}
         _write({**about, **of_it}, paths["run"])
     own = {kind["type"] for kind in types}
 

@@ -1,6 +1,7 @@
 """run.json: what it takes to make the adapters of a run again."""
 
 import hashlib
+import os
 import platform
 import re
 import subprocess
@@ -33,6 +34,7 @@ def describe_run(
         "files": {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in sorted({*data, *files})},
         "tables": tables,
         "numerics": NUMERICS,
+        "called_in": os.getcwd(),
         "git": git_revision(),
         "versions": versions(),
     }

@@ -74,7 +74,8 @@ class Trainer:
         objective says.
 
         Yields each when it is finished or has failed. One that fails does not touch the others: a loss or an adapter
-        that is not finite, or a step that fits no memory.
+        that is not finite, or a step that fits no memory. Raises LoraryError where a layer does not run once a step,
+        and what a fault of the device raises.
         """
         passages = iter(passages)
         if not self.adapters_per_step and (first := next(passages, None)) is not None:
@@ -133,7 +134,7 @@ class Trainer:
                 losses.sum().backward()
             self.stack.check_layers()
             self.stack.update(places, self.settings["learning_rate"])
-        except Exception as error:  # whatever goes wrong with one passage, the others go on
+        except Exception as error:  # where it is a passage's, the others go on
             if not out_of_memory(error):
                 if not _of_a_passage(error):
                     raise
@@ -214,9 +215,9 @@ class Trainer:
 
 
 def _of_a_passage(error: Exception) -> bool:
-    """Whether what a step has failed of may be in its passages: torch refuses values so. Anything else is the device's,
-    or a bug, and each passage would fail of it."""
-    kinds = RuntimeError | ValueError | IndexError | ArithmeticError
+    """Whether what a step has failed of may be in its passages: torch, or a model's own code, refuses values so.
+    Anything else is the device's, or a bug, and each passage would fail of it."""
+    kinds = RuntimeError | ValueError | LookupError | ArithmeticError | AssertionError
     return isinstance(error, kinds) and not isinstance(error, NotImplementedError) and not device_fault(error)
 
 
