@@ -62,6 +62,7 @@ def test_what_decides_the_adapters_is_compared(finished, settings):
     assert "Training toy total 3-5 of 6 passages" in planned
 
 
+@pytest.mark.all  # tests/unit/plan has the names, and the seed above what is done by them
 def test_what_decides_answers_is_compared(finished):
     asked = {"inference_methods": ["vanilla"]}
     finished.snakemake(**asked)

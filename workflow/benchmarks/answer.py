@@ -19,7 +19,7 @@ from lorary.core.device import take_device
 from lorary.data import rows as dataset
 from lorary.data.prompts import Prompter
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("lorary.benchmarks")
 
 QUESTIONS = 32
 ROUNDS = 3  # the median counts

@@ -26,7 +26,7 @@ from lorary.core.values import TENSORS
 from lorary.data import prompts, rows
 from lorary.plan.layout import ROOT
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("lorary.benchmarks")
 
 COSINE, DISTANCE = 0.9999, 1e-3  # the oracle's bounds, in float32
 OURS, STACKED = "ours, float32", "ours, float32, stacked"

@@ -24,7 +24,7 @@ from lorary.core.device import take_device
 from lorary.core.private import dispatch_mode
 from lorary.data.sequences import Example, Passage, read_passages
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("lorary.benchmarks")
 
 REFERENCE_LENGTH = 3000  # the reference pads every sequence to this
 LEARNING_RATE = 3e-4  # the reference's

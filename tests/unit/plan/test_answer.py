@@ -207,3 +207,17 @@ def test_each_run_exports_what_it_names():
 def test_an_export_of_what_is_not_there_is_refused(export, fault):
     with pytest.raises(LoraryError, match=f"export: .*{fault}"):
         make(export=export)
+
+
+def test_a_setting_that_decides_answers_is_in_the_name_of_their_file():
+    """So that another one is noticed without Snakemake's records of what it has made."""
+
+    def names(**settings):
+        _, predict = make(inference_methods=["vanilla"], **settings)
+        (jobs,) = (gathered.jobs for gathered in predict.predictions)
+        return [job.outputs["answers"] for job in jobs]
+
+    first = names()
+    for other in ({"max_new_tokens": 9}, {"precision": "bfloat16"}, {"chat_date": "1 Jan 2025"}, {"model_path": "y"}):
+        assert names(**other) != first, other
+    assert names(store_dir="elsewhere", adapters_per_step=2) == first
