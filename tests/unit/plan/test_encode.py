@@ -22,7 +22,8 @@ def _folder(tmp_path, monkeypatch):
     tiny.write_rows(Path("data/toy/aug/c.json"), tiny.make_rows(2))
     tiny.write_rows(Path("data_projector/toy/aug/total.json"), tiny.make_rows(1, passages=3))
     tiny.write_rows(Path("fewshot.json"), [{"question": "q", "answer": "a"}])
-    tiny.write_rows(Path("start/adapter_config.json"), [])
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        tiny.write_rows(Path("start", name), [])
     os.mkdir("other-model")
 
 
@@ -306,7 +307,7 @@ def test_a_fault_of_the_data_is_told_at_once():
 def test_a_setting_that_decides_adapters_is_in_the_name_of_their_record(tmp_path):
     """So that another one is noticed without Snakemake's records of what it has made."""
     records = {make().batches[0].outputs["record"]}
-    given = {"base_weight": str(tmp_path)}
+    given = {"base_weight": "start"}
     others = [
         {"seed": 43},
         {"precision": "bfloat16"},
@@ -353,7 +354,7 @@ def test_a_model_may_be_a_gguf_file():
 
 
 def test_a_given_base_weight_is_its_two_files():
-    Path("start/.git").mkdir(parents=True)
+    Path("start/.git").mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
         Path("start", name).touch()
     (job,) = make(base_weight="start").base_weights

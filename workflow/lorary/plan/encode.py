@@ -307,6 +307,9 @@ def _check_paths(run: Run) -> None:
     for key, path in needed.items():
         if path and not Path(path).exists():
             raise LoraryError(f"{key}: there is no {path} (seen from {Path.cwd()}).")
+    given = run.training.base_weight
+    if lacking := [file for file in layout.adapter_files(given) if not Path(file).is_file()] if given else []:
+        raise LoraryError(f"base_weight: {given}: no adapter in PEFT's format: there is no {' and no '.join(lacking)}.")
     model_path = os.path.expanduser(run.model.model_path)
     gguf = model_path.endswith(".gguf")
     there = os.path.isfile(model_path) if gguf else os.path.isdir(model_path)
