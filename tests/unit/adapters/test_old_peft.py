@@ -31,7 +31,9 @@ def old_peft(pytestconfig, tmp_path_factory):
         if pip.returncode:
             pytest.skip(f"pip cannot fetch {OLD} here: {(pip.stderr.strip() or 'it says nothing').splitlines()[-1]}")
         subprocess.run(["cp", "-a", new, f"{kept}.{os.getpid()}"], check=True)
-        if not kept.is_dir():  # another worker's, meanwhile
+        if kept.is_dir():  # another worker's, meanwhile
+            shutil.rmtree(f"{kept}.{os.getpid()}")
+        else:
             os.rename(f"{kept}.{os.getpid()}", kept)
     return kept
 

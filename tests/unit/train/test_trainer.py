@@ -275,7 +275,9 @@ def test_a_sequence_that_fits_no_memory_fails_its_passage_alone(made, monkeypatc
     assert results[0, 0].error is results[2, 0].error is None
 
 
-def test_whatever_goes_wrong_with_a_step_fails_one_passage(made, monkeypatch):
+@pytest.fixture
+def fussy_model(monkeypatch):
+    """A model that fails of the token 499."""
     hidden = decoder.Decoder.hidden
 
     def fussy(self, ids):
@@ -284,6 +286,10 @@ def test_whatever_goes_wrong_with_a_step_fails_one_passage(made, monkeypatch):
         return hidden(self, ids)
 
     monkeypatch.setattr(decoder.Decoder, "hidden", fussy)
+
+
+@pytest.mark.usefixtures("fussy_model")
+def test_whatever_goes_wrong_with_a_step_fails_one_passage(made):
     some = passages(made)
     some[2].examples[1].ids[0] = 499
     results = train(made / "llama", made / "llama-base", some, 3)
@@ -311,15 +317,8 @@ def test_what_is_no_passages_fault_is_not_called_so(made, monkeypatch, error):
             train(made / "llama", made / "llama-base", passages(made), n, precision="bfloat16")
 
 
-def test_a_passage_that_fails_a_trial_fails_alone(made, monkeypatch):
-    hidden = decoder.Decoder.hidden
-
-    def fussy(self, ids):
-        if (ids == 499).any():
-            raise RuntimeError("I do not like 499")
-        return hidden(self, ids)
-
-    monkeypatch.setattr(decoder.Decoder, "hidden", fussy)
+@pytest.mark.usefixtures("fussy_model")
+def test_a_passage_that_fails_a_trial_fails_alone(made):
     some = passages(made)
     for example in some[0].examples:
         example.ids[0] = 499

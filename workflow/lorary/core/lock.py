@@ -38,16 +38,19 @@ def take_over(folder: str, own: Callable[[], list[str]]) -> str:
         Path(folder).mkdir(exist_ok=True)
         notes.mkdir(exist_ok=True)
         there = _files(locks)
-        read = list(_read(notes))
-        dead = [path for path, note in read if note["host"] == _host() and _is_dead(path, note)]
-        living = [note for path, note in read if path not in dead]
+        dead, living = [], []
+        for path, note in _read(notes):
+            if note["host"] == _host() and _is_dead(path, note):
+                dead.append((path, note))
+            else:
+                living.append(note)
         claimed = {tuple(lock) for note in living for lock in note["locks"] or ()}
+        alone = not any(note["locks"] is None for note in living)
         removed = False
-        for path, note in read:
-            if path in dead:
-                for lock in _held(note, path, there, not any(other["locks"] is None for other in living)) - claimed:
-                    removed |= _remove(locks, lock)
-                path.unlink()
+        for path, note in dead:
+            for lock in _held(note, path, there, alone) - claimed:
+                removed |= _remove(locks, lock)
+            path.unlink()
         elsewhere = [note for note in living if note["host"] != _host() and claimed & set(there)]
         _leave_note(notes, locks, own)
     except OSError as error:
@@ -145,13 +148,11 @@ def _host() -> list[str]:
 
 
 def _files(locks: Path) -> list[Lock]:
-    return sorted(_stated(locks))
-
-
-def _stated(locks: Path) -> Iterator[Lock]:
-    for path in locks.glob("*.lock"):
+    found = []
+    for path in sorted(locks.glob("*.lock")):
         with contextlib.suppress(FileNotFoundError):
-            yield path.name, path.stat().st_mtime_ns
+            found.append((path.name, path.stat().st_mtime_ns))
+    return found
 
 
 def _remove(locks: Path, lock: Lock) -> bool:

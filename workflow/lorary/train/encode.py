@@ -120,7 +120,7 @@ class InStore:
 
     where = "in the store"
 
-    def __init__(self, store: Store, former: dict[str, list[str]], written_out: bool = True):
+    def __init__(self, store: Store, former: dict[str, list[str]], written_out: bool):
         """`former`: of each key, the digests that earlier releases gave the same adapter; `written_out`: whether their
         base model is, and not computed by transformers."""
         self.store, self.former, self.written_out = store, former, written_out
