@@ -3,6 +3,8 @@
 import csv
 import json
 
+import pytest
+
 import tiny
 
 
@@ -11,6 +13,7 @@ def lines(path):
         return list(csv.DictReader(file, delimiter="\t"))
 
 
+@pytest.mark.all  # a minute; tests/unit/train/test_index.py and unit/answer/test_tables.py have the behaviour
 def test_calls_for_one_type_each_at_once_and_after_each_other(with_model, tmp_path):
     first = with_model
     for kind, seed in (("a", 1), ("b", 2), ("c", 3)):
