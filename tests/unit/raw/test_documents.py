@@ -94,6 +94,11 @@ def test_a_tiny_rest_goes_to_the_piece_before(tmp_path):
     assert [words(text) for _, text, _ in pieces] == [112]
 
 
+def test_a_short_paragraph_goes_with_the_beginning_of_a_list(tmp_path):
+    text = f"{SENTENCE * 4}\n\n- {SENTENCE * 7}\n- {SENTENCE * 6}\n"
+    assert [words(text) for _, text, _ in only(write(tmp_path / "docs", a_md=text))] == [89, 49]
+
+
 @pytest.mark.parametrize(
     ("text", "many"),
     [("one two  three\n", 3), ("\u6f22\u5b57 kana \u304b\u306a", 5), ("\u0e01" * 8, 2), ("x" * 100, 3), (" \n", 0)],
@@ -225,7 +230,7 @@ def test_html_is_read_as_it_is_seen(tmp_path):
 <p>Brelli<i>mar</i> is
    blue.<br>It ripens.</p><div>In a div<p>and below</p>after</div>
 <script>lost()</script><!-- lost --><p hidden>lost</p>
-<ul><li>one<li><p>two</p></ul>
+<ul><li>one<li><button>x</button><li><ul><li><p>two</p></ul><li></ul>
 <table><tr><th>Year</th><th>Prize</th></tr><tr><td>1931</td><td>Silver &amp; gold</td></tr></table>
 <pre>  kept
     so</pre>

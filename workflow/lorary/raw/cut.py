@@ -7,7 +7,7 @@ from .passages import RawPassage
 from .sections import Document, Section
 from .text import words
 
-TINY = 1 / 4  # of `passage_words`: a piece that is smaller goes to the one before, in the same section
+TINY = 1 / 4  # of `passage_words`: for the sake of no piece that is smaller, another may be larger by so much
 
 # A full stop that ends no sentence, which the splitter takes for one.
 ABBREVIATION = re.compile(
@@ -44,7 +44,8 @@ def _spans(text: str, passage_words: int) -> list[tuple[int, int]]:
             before, last = spans[-1]
             smaller = min(words(text[before:last]), words(text[start:end]))
             together = words(text[before:end])
-            if smaller < TINY * passage_words and together <= (1 + TINY) * passage_words:
+            most = (1 + TINY) * passage_words if smaller < TINY * passage_words else passage_words
+            if together <= most:  # which the splitter leaves apart where a paragraph is next to a list, say
                 spans[-1] = (before, end)
                 continue
         spans.append((start, end))

@@ -12,20 +12,7 @@ if TYPE_CHECKING:
     from bs4.element import Tag
 
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
-NOT_READ = {
-    "head",
-    "title",
-    "script",
-    "style",
-    "nav",
-    "template",
-    "noscript",
-    "iframe",
-    "svg",
-    "button",
-    "select",
-    "textarea",
-}
+NOT_READ = re.compile("head|title|script|style|nav|template|noscript|iframe|svg|button|select|textarea")
 AROUND = ("header", "footer")  # of the page, unless they are an article's
 PARAGRAPHS = re.compile(
     "address|article|aside|blockquote|body|caption|center|dd|details|dialog|div|dl|dt|fieldset|figcaption|figure|footer|"
@@ -39,6 +26,8 @@ def read_html(content: bytes, name: str) -> Document:
 
     soup = BeautifulSoup(_text(content), "html.parser")
     title = soup.title.get_text() if soup.title else ""
+    for tag in soup.find_all(_left_out):
+        tag.decompose()
     document = by_headings([(level, head, _tidy(bits)) for level, head, bits in _blocks(soup)], _line(title), name)
     if not document.sections:
         raise LoraryError(
@@ -75,7 +64,7 @@ def _blocks(soup: "BeautifulSoup") -> list[tuple[int, str, list[str]]]:
         elif isinstance(node, NavigableString):
             if type(node) in (NavigableString, CData):  # and no comment
                 _add(bits, re.sub(r"\s+", " ", node))
-        elif isinstance(node, Tag) and not _left_out(node):
+        elif isinstance(node, Tag):
             if node.name in HEADINGS:
                 blocks.append((HEADINGS[node.name], _line(node.get_text()), []))
             elif node.name == "pre":
@@ -90,15 +79,17 @@ def _blocks(soup: "BeautifulSoup") -> list[tuple[int, str, list[str]]]:
 def _left_out(tag: "Tag") -> bool:
     if tag.name in AROUND:
         return tag.find_parent(("article", "main")) is None
-    return tag.name in NOT_READ or tag.has_attr("hidden")
+    return bool(NOT_READ.fullmatch(tag.name)) or tag.has_attr("hidden")
 
 
 def _around(tag: "Tag") -> tuple[str, str]:
     """What stands before and after a tag's text."""
     if PARAGRAPHS.fullmatch(tag.name):
         return "\n\n", "\n\n"
-    if tag.name in ("li", "tr", "br"):
-        return {"li": "\n- ", "tr": "\n", "br": "\n"}[tag.name], "" if tag.name == "br" else "\n"
+    if tag.name in ("li", "tr"):
+        return "\n- " if tag.name == "li" and any(map(str.strip, tag.strings)) else "\n", "\n"
+    if tag.name == "br":
+        return "\n", ""
     if tag.name in ("td", "th"):
         return " | " if tag.find_previous_sibling(("td", "th")) else "", ""
     return "", ""
@@ -112,6 +103,7 @@ def _add(bits: list[str], text: str) -> None:
 def _tidy(bits: list[str]) -> str:
     text = re.sub(r"[ \t]+\n", "\n", "".join(bits))
     text = re.sub(r"(?m)^- *\n+(?=.)", "- ", text)  # a paragraph in an item
+    text = re.sub(r"(?m)^(- )+", "- ", text)  # or nothing but another item
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
