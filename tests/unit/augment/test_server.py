@@ -364,6 +364,21 @@ def test_talks_go_side_by_side_and_no_more_is_in_flight_than_may_be():
     assert (fake.most_at_once, len(fake.asked)) == (5, 60)
 
 
+def test_many_threads_may_write_and_no_more_is_in_flight_than_may_be():
+    def temper(number, body):
+        time.sleep(0.02)
+        return "answer"
+
+    with FakeServer(temper) as fake:
+        asked = client(fake, at_once=2)
+        threads = [threading.Thread(target=asked.write, args=(HELLO,)) for _ in range(9)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert (fake.most_at_once, asked.usage.requests) == (2, 9)
+
+
 def test_an_item_is_taken_when_there_is_room():
     taken = []
 
@@ -403,12 +418,12 @@ def test_calls_until_a_storm_is_over_make_no_passage_twice(tmp_path):
             before = kept_in(tmp_path)
             start = len(fake.asked)
             with contextlib.suppress(LoraryError):
-                finish(fake, tmp_path, 40, failed, at_once=8, timeout=0.2, patience=60)
+                finish(fake, tmp_path, 25, failed, at_once=8, timeout=0.2, patience=60)
             asked_now = "".join(entry["body"]["messages"][0]["content"] for entry in fake.asked[start:])
             assert not any(f"p{key.removeprefix('key')} " in asked_now for key in before)
-            if len(kept_in(tmp_path)) == 40:
+            if len(kept_in(tmp_path)) == 25:
                 break
-    assert kept_in(tmp_path) == {f"key{i}": outcome(i) for i in range(40)}
+    assert kept_in(tmp_path) == {f"key{i}": outcome(i) for i in range(25)}
     assert not failed
     assert calls > 2
 
@@ -458,6 +473,35 @@ def test_when_the_server_breaks_down_what_is_done_is_kept():
     assert {item.key for item, _ in done} >= {"key0", "key1"}
     assert len(fake.asked) < 20
     assert all(result == outcome(int(item.key.removeprefix("key"))) for item, result in done)
+
+
+def test_what_is_done_while_the_server_breaks_down_is_kept_too():
+    first, refused = threading.Event(), threading.Event()
+
+    def temper(number, body):
+        name = body["messages"][0]["content"]
+        if name == "refused":
+            first.wait()
+            refused.set()
+            return 401, {}, error("no")
+        if name == "second":
+            refused.wait()
+            time.sleep(0.1)
+        return "answer"
+
+    def short_talk(name):
+        (reply,) = yield [Request(name, {}, 9)]
+        return reply.text
+
+    with FakeServer(temper, echo) as fake:
+        asked, done = client(fake), []
+        with pytest.raises(LoraryError, match="asks for a key"):
+            for some in asked.converse((Item(name, name), short_talk(name)) for name in ("first", "second", "refused")):
+                done += some
+                first.set()
+                while asked.usage.requests < 2:  # as where storing takes its time
+                    time.sleep(0.05)
+    assert [result for _, result in done] == ["re: first", "re: second"]
 
 
 def test_a_bug_in_a_thread_is_no_hang(monkeypatch):
