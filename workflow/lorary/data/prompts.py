@@ -7,8 +7,9 @@ import json
 import logging
 import re
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from ..core.values import is_text
 from .markup import Markup, encode
 
 log = logging.getLogger(__name__)
+
+Mark = Callable[[str], str]
+Encoded = tuple[list[int], list[tuple[int, int]]]  # the ids of a text, and the characters that each is of
 
 # the fields that each template has to use, and may use
 FIELDS = {
@@ -51,20 +55,46 @@ PROMPT_SCHEMA = pa.schema(
 
 
 @dataclass
-class Prompter:
-    """Everything that turns a question into text."""
+class Chat:
+    """Everything that turns a user's turn into ids."""
 
     tokenizer: Any
+    chat_date: str
+    chat_template_kwargs: dict[str, Any]  # variables of the model's chat template
+    markup: Markup | None  # where what templates are filled with is plain text
+
+    def ids(self, template: str, values: dict[str, str]) -> list[int]:
+        """The ids of the user's turn, up to where the assistant begins. Raises what a chat template raises, as
+        LoraryError."""
+        return self.read(lambda mark: [self.turn(fill(template, **{k: mark(text) for k, text in values.items()}))])[0][
+            0
+        ]
+
+    def turn(self, user: str) -> str:
+        """The user's turn in the model's chat format, up to where the assistant begins."""
+        set_clock(self.tokenizer, parse_date(self.chat_date))  # no template sees the real one
+        message = {"role": "user", "content": user}
+        return self.tokenizer.apply_chat_template(
+            [message], tokenize=False, add_generation_prompt=True, **self.chat_template_kwargs
+        )
+
+    def read(self, texts: Callable[[Mark], Sequence[str]]) -> list[Encoded]:
+        """Each text, tokenised on its own. What templates are filled with goes through the function that `texts` is
+        given."""
+        if self.markup is None:
+            return [encode(self.tokenizer, text) for text in texts(str)]
+        return list(map(self.markup.read, texts(str), texts(self.markup.mark)))
+
+
+@dataclass
+class Prompter(Chat):
+    """Everything that turns a question into ids."""
+
     templates: dict[str, str]  # keys of FIELDS
     examples: list[dict[str, str]]  # that the prompt shows; none without chain of thought
     with_cot: bool
-    chat_date: str
-    chat_template_kwargs: dict[str, Any]  # variables of the model's chat template
-    markup: Markup | None = None  # where passages, questions and answers are plain text
 
-    def text(
-        self, question: str, contexts: list[str], answer: str | None, mark: Callable[[str], str] = str
-    ) -> tuple[str, str]:
+    def text(self, question: str, contexts: list[str], answer: str | None, mark: Mark = str) -> tuple[str, str]:
         """The user's turn up to where the assistant begins, in the model's chat format; and the assistant's text, only
         its opening where there is no answer. What templates are filled with goes through `mark`."""
         style = "cot" if self.with_cot else "direct"
@@ -74,13 +104,8 @@ class Prompter:
         fewshot = "".join(fill(self.templates["example"], **example) for example in shown)
         question = mark(clean_question(question))
         user = fill(self.templates[f"{style}.user"], passages=passages, question=question, fewshot=fewshot)
-        set_clock(self.tokenizer, parse_date(self.chat_date))  # no template sees the real one
-        message = {"role": "user", "content": user}
-        prompt = self.tokenizer.apply_chat_template(
-            [message], tokenize=False, add_generation_prompt=True, **self.chat_template_kwargs
-        )
         answer = "" if answer is None else mark(clean_answer(answer))
-        return prompt, fill(self.templates[f"{style}.assistant"], answer=answer)
+        return self.turn(user), fill(self.templates[f"{style}.assistant"], answer=answer)
 
     def prompt_ids(self, question: str, contexts: list[str]) -> list[int]:
         """The ids that an answer is to follow: the assistant's opening tokenised on its own and appended."""
@@ -96,14 +121,9 @@ class Prompter:
         places = [i for i, (first, last) in enumerate(spans) if last > begin and first < end]
         return before + ids[: places[-1] + 1], len(before) + places[0]
 
-    def encoded(
-        self, question: str, contexts: list[str], answer: str | None
-    ) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """The ids of each of the two of `text`, tokenised on its own, and the characters that each id is of."""
-        texts = self.text(question, contexts, answer)
-        if self.markup is None:
-            return [encode(self.tokenizer, text) for text in texts]
-        return list(map(self.markup.read, texts, self.text(question, contexts, answer, self.markup.mark)))
+    def encoded(self, question: str, contexts: list[str], answer: str | None) -> list[Encoded]:
+        """Each of the two of `text`, tokenised on its own."""
+        return self.read(partial(self.text, question, contexts, answer))
 
 
 def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa.Table:
@@ -173,10 +193,17 @@ def fill(template: str, **values: str) -> str:
 
 def load_prompter(model: str, setting: dict[str, Any]) -> Prompter:
     """Read the tokenizer of a base model, templates and few-shot examples, as the config's keys `prompt_templates`,
-    `fewshot`, `with_cot`, `chat_date` and, where they are set, `chat_template_kwargs` and `split_special_tokens` have
-    them. Raises LoraryError."""
+    `fewshot` and `with_cot` have them, and those of `load_chat`. Raises LoraryError."""
     wording = load_templates(setting["prompt_templates"])
     examples = load_fewshot(setting["fewshot"]) if setting["with_cot"] else []
+    return Prompter(
+        **vars(load_chat(model, setting)), templates=wording, examples=examples, with_cot=setting["with_cot"]
+    )
+
+
+def load_chat(model: str, setting: dict[str, Any]) -> Chat:
+    """Read the tokenizer of a base model, for the config's keys `chat_date` and, where they are set,
+    `chat_template_kwargs` and `split_special_tokens`. Raises LoraryError."""
     tokenizer, variables = load_tokenizer(model), setting.get("chat_template_kwargs", {})
     for name in variables:
         if not re.search(rf"\b{name}\b", tokenizer.get_chat_template()):
@@ -185,7 +212,7 @@ def load_prompter(model: str, setting: dict[str, Any]) -> Prompter:
                 " chat_template.jinja there has the names that it reads."
             )
     markup = Markup(tokenizer) if setting.get("split_special_tokens", False) else None
-    return Prompter(tokenizer, wording, examples, setting["with_cot"], setting["chat_date"], variables, markup)
+    return Chat(tokenizer, setting["chat_date"], variables, markup)
 
 
 def load_tokenizer(model: str):
