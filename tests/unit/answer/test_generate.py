@@ -14,6 +14,7 @@ from lorary.adapters.files import init_base_weight
 from lorary.adapters.lora import load_adapter
 from lorary.answer import generate
 from lorary.base import fetch as model
+from lorary.base import reading
 from lorary.core.errors import LoraryError
 
 CPU = torch.device("cpu")
@@ -81,7 +82,7 @@ def sets(base):
 
 
 def test_greedy_answers_are_those_of_peft_one_by_one(base, monkeypatch):
-    monkeypatch.setitem(generate.TOKENS_AT_ONCE, "cpu", 48)  # several groups, with and without padding
+    monkeypatch.setitem(reading.AT_ONCE, "cpu", 48)  # several groups, with and without padding
     wanted = []
     for prompt, (_, adapters) in zip(prompts(), QUESTIONS, strict=True):
         output = with_peft(base, adapters).generate(

@@ -3,18 +3,14 @@
 from collections.abc import Iterator
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..adapters.lora import Active, Adapter
 from ..base import decoder
-from ..base.attention import Cache
 from ..base.fetch import end_tokens
 from ..base.frozen import FrozenLinear
-
-# Prompts are read in groups of so many tokens, padding among them: enough to keep a device busy.
-TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
+from ..base.reading import empty, fill, groups, padded
 
 
 class Answerer:
@@ -62,10 +58,10 @@ class Answerer:
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]))
         self.active.set([sets[i] for i in order])
         found: dict[int, tuple[float, bool]] = {}
-        for rows in self._groups([sequences[i][0] for i in order]):
+        for rows in groups([sequences[i][0] for i in order], self.device):
             self.active.select(rows)
             some = [sequences[i] for i in order[rows]]
-            ids, _ = _padded([ids for ids, _ in some], self.device)
+            ids, _ = padded([ids for ids, _ in some], self.device)
             places = [(row, t) for row, (ids_, begin) in enumerate(some) for t in range(begin, len(ids_))]
             row, column = torch.tensor(places, device=self.device).T
             logits = self._logits(ids, row, column - 1).float()  # (N, V): what is said of each token of an answer
@@ -78,17 +74,6 @@ class Answerer:
                 nll, likeliest = nll[n:], likeliest[n:]
         return [found[i] for i in range(len(sequences))]
 
-    def _groups(self, prompts: list[list[int]]) -> Iterator[slice]:
-        """Slices of prompts that are read together, which are sorted by their length."""
-        most = TOKENS_AT_ONCE.get(self.device.type, TOKENS_AT_ONCE["cuda"])
-        start = 0
-        while start < len(prompts):
-            stop = start + 1
-            while stop < len(prompts) and (stop + 1 - start) * len(prompts[stop]) <= most:
-                stop += 1
-            yield slice(start, stop)
-            start = stop
-
     def _logits(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """ids (B, T) -> logits (N, V) at these places."""
         if isinstance(self.model, decoder.Decoder) and isinstance(self.model.lm_head, FrozenLinear):
@@ -98,44 +83,30 @@ class Answerer:
     def _steps(self, prompts: list[list[int]], max_new_tokens: int) -> Iterator[Tensor]:
         """The next token of each row (B,), step after step."""
         model = cast(decoder.Decoder, self.model)
-        first = model.model.layers[0].self_attn
-        shape = len(prompts), first.groups, len(prompts[-1]) + max_new_tokens, first.head_dim
-        cache = Cache(len(model.model.layers), shape, model.model.norm.weight)
-        last = []
-        for rows in self._groups(prompts):
-            self.active.select(rows)
-            ids, lengths = _padded(prompts[rows], self.device)
-            cache.begin(rows, lengths, ids.shape[1])
-            last.append(model.hidden(ids, cache)[torch.arange(len(ids), device=self.device), lengths - 1])
-        self.active.select(slice(None))
-        tokens = model.lm_head(torch.cat(last)).argmax(-1)  # (B,)
+        cache = empty(model, len(prompts), len(prompts[-1]) + max_new_tokens)
+        tokens = model.lm_head(fill(model, cache, prompts, self.active.select)).argmax(-1)  # (B,)
         yield tokens
+        self.active.select(slice(None))
         for _ in range(max_new_tokens - 1):
-            cache.next()
             tokens = model.lm_head(model.hidden(tokens[:, None], cache)[:, 0]).argmax(-1)
             cache.lengths += 1
             yield tokens
 
     def _steps_of_transformers(self, prompts: list[list[int]], max_new_tokens: int) -> Iterator[Tensor]:
-        from transformers import GenerationConfig
+        self.active.select(slice(None))
+        yield from self.by_transformers(prompts, max_new_tokens, eos_token_id=sorted(self.ends) or None).T.cpu()
 
-        settings = {"do_sample": False, "max_new_tokens": max_new_tokens, "pad_token_id": 0}
-        ids, lengths = _padded([prompt[::-1] for prompt in prompts], self.device)
+    def by_transformers(self, prompts: list[list[int]], max_new_tokens: int, **settings: Any) -> Tensor:
+        """What transformers has to follow these prompts (B, T), greedy but for `settings` of its own."""
+        ids, lengths = padded([prompt[::-1] for prompt in prompts], self.device)
         ids = ids.flip(1)  # padded on the left
         mask = torch.arange(ids.shape[1], device=self.device).flip(0) < lengths[:, None]
-        self.active.select(slice(None))
         output = cast(Any, self.model).generate(
             input_ids=ids,
             attention_mask=mask.long(),
-            generation_config=GenerationConfig(**settings, eos_token_id=sorted(self.ends) or None),
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=0,
+            **settings,
         )
-        yield from output[:, ids.shape[1] :].T.cpu()
-
-
-def _padded(sequences: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """ids (B, T), padded on the right with 0, and the lengths (B,)"""
-    ids = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence
-    lengths = [len(sequence) for sequence in sequences]
-    return torch.from_numpy(ids).to(device), torch.tensor(lengths, device=device)
+        return output[:, ids.shape[1] :]

@@ -2,7 +2,9 @@
 times as fast as that of torch's kernel; everything else is torch's."""
 
 import math
+from copy import copy
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,46 +35,61 @@ def spread(x: Tensor, heads: int) -> Tensor:
 
 
 class Cache:
-    """Keys and values of a batch of rows, layer by layer: first the prompts, some rows at a time, padded on the right;
-    then a token a row, each row at its own length."""
+    """Keys and values of a batch of rows, layer by layer. A pass brings tokens of each row, padded on the right, that
+    follow what the row has so far."""
 
     def __init__(self, layers: int, shape: tuple[int, int, int, int], like: Tensor):
         """Room for `shape` (B, groups, tokens, D) in each layer, in the type and on the device of `like`."""
         self.keys, self.values = ([like.new_zeros(shape) for _ in range(layers)] for _ in range(2))
-        self.lengths = torch.zeros(shape[0], dtype=torch.long, device=like.device)  # tokens so far
-        self.longest = 0  # of them, known without asking the device
-        self.room = shape[2]
-        self.rows = slice(0)  # whose prompt is being read
-        self.seen: Tensor | None = None  # (B, 1, 1, tokens): which keys each row sees, once all prompts are read
+        self.lengths = np.zeros(shape[0], dtype=np.int64)  # tokens so far; whoever brings some adds how many count
+        self.places: Tensor | None = None  # (B, T): of the tokens that a pass brings; None: they are the first ones
+        self.seen: Tensor | None = None  # (B, 1, T, tokens): which keys each of them sees; None: those up to itself
 
     @property
-    def filled(self) -> bool:
-        """All prompts are read."""
-        return self.seen is not None
+    def room(self) -> int:
+        return self.keys[0].shape[2]
 
-    def begin(self, rows: slice, lengths: Tensor, longest: int) -> None:
-        """The prompts of these rows come next, of these lengths."""
-        self.rows, self.longest = rows, max(self.longest, longest)
-        self.lengths[rows] = lengths
+    def part(self, rows: slice) -> "Cache":
+        """Some rows of it, in the same memory."""
+        part = copy(self)
+        part.keys, part.values = [k[rows] for k in self.keys], [v[rows] for v in self.values]
+        part.lengths = self.lengths[rows]
+        return part
 
-    def next(self) -> None:
-        """A token of each row comes next."""
-        self.longest += 1
-        places = torch.arange(self.longest, device=self.lengths.device)
-        self.seen = (places <= self.lengths[:, None])[:, None, None]
+    def take(self, rows: list[int], room: int) -> None:
+        """From now on these rows, whichever and how often, with room for so many tokens each."""
+        self.lengths = self.lengths[rows]
+        index = torch.tensor(rows, device=self.keys[0].device)
+        kept = min(room, self.room)
+        for tensors in (self.keys, self.values):
+            for layer, old in enumerate(tensors):  # one after the other is let go
+                tensors[layer] = old.new_zeros(len(rows), old.shape[1], room, old.shape[3])
+                tensors[layer][:, :, :kept] = old[index, :, :kept]
+
+    def next(self, width: int) -> Tensor | None:
+        """So many tokens of each row come next. Returns their places (B, T); None where they are the first ones."""
+        longest = int(self.lengths.max())
+        self.places = self.seen = None
+        if longest:
+            device = self.keys[0].device
+            begin = torch.from_numpy(self.lengths).to(device)
+            self.places = begin[:, None] + torch.arange(width, device=device)
+            self.seen = (torch.arange(longest + width, device=device) <= self.places[:, :, None])[:, None]
+        return self.places
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """As `attend`, keeping k and v; with those that are kept, once all prompts are read."""
+        """As `attend`, with the keys and values that are kept, and keeping these."""
         keys, values = self.keys[layer], self.values[layer]
-        if self.seen is None:
-            keys[self.rows, :, : k.shape[2]], values[self.rows, :, : v.shape[2]] = k, v
+        if self.places is None or self.seen is None:
+            keys[:, :, : k.shape[2]], values[:, :, : v.shape[2]] = k, v
             return attend(q, k, v)
-        every = torch.arange(len(keys), device=keys.device)
-        keys[every, :, self.lengths], values[every, :, self.lengths] = k[:, :, 0], v[:, :, 0]
-        longest = self.seen.shape[-1]
-        heads = q.unflatten(1, (keys.shape[1], -1))[:, :, :, 0]  # (B, groups, heads of a group, D)
-        y = F.scaled_dot_product_attention(heads, keys[:, :, :longest], values[:, :, :longest], attn_mask=self.seen)
-        return y.flatten(1, 2).unsqueeze(2)
+        every = torch.arange(len(keys), device=keys.device)[:, None]
+        keys[every, :, self.places], values[every, :, self.places] = k.transpose(1, 2), v.transpose(1, 2)
+        longest, groups = self.seen.shape[-1], keys.shape[1]
+        heads = q.unflatten(1, (groups, -1)).flatten(2, 3)  # (B, groups, heads of a group x T, D)
+        seen = self.seen.repeat(1, 1, q.shape[1] // groups, 1) if q.shape[2] > 1 else self.seen
+        y = F.scaled_dot_product_attention(heads, keys[:, :, :longest], values[:, :, :longest], attn_mask=seen)
+        return y.view(q.shape)
 
 
 class ShortAttention(torch.autograd.Function):

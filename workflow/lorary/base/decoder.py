@@ -130,16 +130,21 @@ class Decoder(nn.Module):
     def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """ids (B, T) -> what the head makes logits of (B, T, C). With a cache, ids are what follows what it holds."""
         x = self.model.embed_tokens(ids)
-        length = ids.shape[1] if cache is None else cache.room
+        places, length = (None, ids.shape[1]) if cache is None else (cache.next(ids.shape[1]), cache.room)
         if self.rotary is None or len(self.rotary[0]) < length:
             self.rotary = rotation(self.config, length, x.device, x.dtype)
-        if cache is None or not cache.filled:
+        if places is None:
             rotary = tuple(angle[: ids.shape[1]] for angle in self.rotary)
         else:
-            rotary = tuple(angle[cache.lengths, None, None] for angle in self.rotary)  # (B, 1, 1, D)
+            rotary = tuple(angle[places][:, None] for angle in self.rotary)  # (B, 1, T, D)
         for i, layer in enumerate(self.model.layers):
             x = layer(x, rotary, attend if cache is None else partial(cache.attend, i))
         return self.model.norm(x)
+
+    def cached_bytes(self) -> int:
+        """What keys and values of a token take in a cache."""
+        first, layers = self.model.layers[0].self_attn, len(self.model.layers)
+        return 2 * layers * first.groups * first.head_dim * self.model.norm.weight.element_size()
 
 
 class Body(nn.Module):

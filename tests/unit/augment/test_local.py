@@ -1,0 +1,194 @@
+"""A model here answers requests in batches as it would one by one, and several talks side by side."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import tiny
+from lorary.augment import local
+from lorary.augment.talk import Reply, Request
+from lorary.base import reading
+from lorary.base.fetch import get_model
+from lorary.core.errors import LoraryError
+from lorary.core.work import Fault, Item
+from lorary.data.prompts import load_chat
+
+CPU = torch.device("cpu")
+CHAT = {"chat_date": "26 Jul 2024"}
+KINDS = {  # the last is transformers'
+    "llama": {"tie_word_embeddings": True},
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "granite": {"logits_scaling": 3.0},
+}
+PASSAGE = "In the village of Tessolm the ferry Silver Tarn crosses to Cravisk on Tuesdays and Fridays, since 1983. " * 3
+
+
+def base_model(kind, folder):
+    source = tiny.make_model(folder / "source", kind, initializer_range=0.3, **KINDS[kind])
+    get_model(str(source), None, str(folder / "model"))
+    return folder / "model"
+
+
+def local_of(folder):
+    return local.Local(str(folder), "float32", CPU, load_chat(str(folder), CHAT))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def folder(request, tmp_path_factory):
+    return base_model(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return local_of(folder)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return local_of(base_model("llama", tmp_path_factory.mktemp("base")))
+
+
+def ask(text, tokens=12, passage=PASSAGE, **more):
+    return Request("Read.\n{passage}\n{text}", {"passage": passage, "text": text}, tokens, **more)
+
+
+REQUESTS = [
+    ask("Who?"),
+    ask("Where to, and why on these days and on no others?", 30),
+    ask("short", 3, passage="Nothing."),
+    ask("When?", 1),
+    ask("Who?"),
+    ask("What?", 20, passage=PASSAGE * 2),
+    ask("Which?", 20, passage=PASSAGE * 2),
+    ask("Why?", 25, passage="Some other."),
+]
+
+
+def one_by_one(model, folder):
+    """transformers' greedy replies, and their tokens."""
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for request in REQUESTS:
+        ids = model.chat.ids(request.template, request.values)
+        output = theirs.generate(
+            input_ids=torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=request.most_tokens,
+            eos_token_id=sorted(model.answerer.ends) or None,
+            pad_token_id=0,
+        )
+        tokens = output[0, len(ids) :].tolist()
+        finished = tokens[-1] in model.answerer.ends
+        tokens = tokens[:-1] if finished else tokens
+        text = model.chat.tokenizer.decode(tokens, skip_special_tokens=True)
+        yield Reply(text, finished, len(ids), len(tokens)), tokens
+
+
+def test_greedy_replies_are_those_of_transformers_one_by_one(model, folder, monkeypatch):
+    monkeypatch.setitem(reading.AT_ONCE, "cpu", 300)
+    wanted, tokens = zip(*one_by_one(model, folder), strict=True)
+    assert model.write(REQUESTS) == [*wanted]
+    assert wanted[0] == wanted[4]
+    assert len({reply.text for reply in wanted}) == len(wanted) - 1
+    # in another order, alone, and some at a time
+    assert model.write(REQUESTS[::-1]) == [*wanted[::-1]]
+    assert model.write(REQUESTS[2:3]) == [wanted[2]]
+    monkeypatch.setitem(local.ROWS_AT_ONCE, "cpu", 3)
+    assert model.write(REQUESTS) == [*wanted]
+    # one ends before its end token, and the others go on
+    monkeypatch.setattr(model.answerer, "ends", {tokens[1][15]})
+    wanted, _ = zip(*one_by_one(model, folder), strict=True)
+    assert model.write(REQUESTS) == [*wanted]
+    assert {reply.finished for reply in wanted} == {True, False}
+    assert model.write([]) == []
+
+
+def test_what_can_have_no_reply_says_why_and_the_others_have_theirs(llama, monkeypatch):
+    good = llama.write(REQUESTS[:2])
+    broken = Request("{passage}", {}, 5)
+    first, fault, second = llama.write([REQUESTS[0], broken, REQUESTS[1]])
+    assert [first, second] == good
+    assert fault == Fault("its prompt cannot be made: KeyError: 'passage'")
+    monkeypatch.setattr(local, "beyond", lambda model, highest, length: "too long" if length > 200 else None)
+    assert Fault("too long") in llama.write(REQUESTS)
+
+
+def test_rows_that_do_not_fit_into_memory_are_halved_and_one_alone_fails_in_words(llama, monkeypatch):
+    wanted, tried = llama.write(REQUESTS), []
+    longest = max(reply.prompt_tokens for reply in wanted)
+
+    def decode(model, rows, plain=llama._decode):
+        tried.append(len(rows))
+        plain(model, rows)
+        if len(rows) > 3 or any(len(row.ids) == longest for row in rows):
+            raise torch.OutOfMemoryError("no more")
+
+    monkeypatch.setattr(llama, "_decode", decode)
+    for reply, full in zip(llama.write(REQUESTS), wanted, strict=True):
+        if full.prompt_tokens == longest:
+            assert reply == Fault(f"its prompt of {longest} tokens does not fit into memory")
+        else:
+            assert reply == full
+    assert tried[:2] == [8, 4]
+
+    def fail(model, rows):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(llama, "_decode", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        llama.write(REQUESTS)
+
+
+def talk(*rounds):
+    """Asks so many requests, round after round; returns what it has read."""
+    read = []
+    for round, count in enumerate(rounds):
+        replies = yield [ask(f"{round} {i}", 3) for i in range(count)]
+        assert len(replies) == count
+        read += [reply.text for reply in replies]
+    return read
+
+
+def failing(error):
+    yield [ask("and?", 3)]
+    raise error
+
+
+def converse(model, talks, size):
+    items = [Item(str(i), f"passage {i}") for i in range(len(talks))]
+    return list(model.converse(zip(items, talks, strict=True), size))
+
+
+def test_talks_go_side_by_side_and_each_is_as_it_is_alone(llama, monkeypatch):
+    rounds = [(2, 1), (1,), (), (3, 0, 2), (1, 1)]
+    alone = [converse(llama, [talk(*some)], 1)[0][0][1] for some in rounds]
+    assert [len(read) for read in alone] == [3, 1, 0, 5, 2]
+    asked, plain = [], llama.write
+    monkeypatch.setattr(llama, "write", lambda requests: asked.append(len(requests)) or plain(requests))
+    done = converse(llama, [talk(*some) for some in rounds], 4)
+    assert [[item.key for item, _ in some] for some in done] == [["0", "1", "2", "3"], ["4"]]
+    assert [result for some in done for _, result in some] == alone
+    assert asked[:3] == [6, 1, 2]
+
+
+def test_a_talk_that_fails_fails_alone(llama):
+    (done,) = converse(llama, [talk(1), failing(LoraryError("no good")), talk(2)], 3)
+    assert [type(result) for _, result in done] == [list, Fault, list]
+    assert done[1][1] == Fault("no good")
+    with pytest.raises(ZeroDivisionError):  # a mistake of ours
+        converse(llama, [failing(ZeroDivisionError())], 1)
+
+
+def test_talks_are_taken_when_their_turn_comes(llama):
+    taken = []
+
+    def items():
+        for i in range(5):
+            taken.append(i)
+            yield Item(str(i), "passage"), talk(1)
+
+    groups = llama.converse(items(), 2)
+    next(groups)
+    assert taken == [0, 1]
+    assert sum(map(len, groups)) == 3

@@ -1,0 +1,182 @@
+"""Requests answered by a model on this machine, many at a time."""
+
+import logging
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..answer.generate import Answerer
+from ..base.decoder import Decoder, beyond
+from ..base.reading import read
+from ..core.device import free_memory, out_of_memory
+from ..core.errors import LoraryError
+from ..core.work import Done, Fault, Item, divided
+from ..data.prompts import Chat
+from .talk import Reply, Request, Talk
+
+log = logging.getLogger(__name__)
+
+# Rows that are written together. More would be no faster on a processor, and one that fails a step is asked again.
+ROWS_AT_ONCE = {"cpu": 64, "cuda": 512}
+STILL_WRITTEN = 0.75  # of the rows, or fewer: then the others leave the batch, which copies what is kept of these
+
+
+@dataclass
+class Row:
+    """A reply that is being written."""
+
+    number: int  # of its request
+    request: Request
+    ids: list[int]  # of its prompt
+    tokens: list[int] = field(default_factory=list)
+    finished: bool = False  # it came to its end
+    text: str = ""
+
+    @property
+    def most(self) -> int:
+        return len(self.ids) + self.request.most_tokens
+
+    @property
+    def ended(self) -> bool:
+        return self.finished or len(self.tokens) >= self.request.most_tokens
+
+
+class Local:
+    def __init__(self, model: str, precision: str, device: torch.device, chat: Chat):
+        """`model`: its directory. Raises LoraryError."""
+        self.answerer = Answerer(model, precision, device, [])
+        self.chat = chat
+        self.device = device
+
+    def converse(self, items: Iterable[tuple[Item, Talk]], size: int) -> Iterator[Done]:
+        """Have the talks about these items, so many at a time: what they ask next is answered together. Yields the
+        items whose talks have ended with what these returned, or with a Fault where one raised LoraryError."""
+        stream = iter(items)
+        while some := list(islice(stream, size)):
+            results: dict[int, Any] = {}
+            replies: dict[int, list[Reply | Fault] | None] = dict.fromkeys(range(len(some)))
+            while replies:
+                asked: dict[int, list[Request]] = {}
+                for i, answers in replies.items():
+                    try:
+                        asked[i] = some[i][1].send(answers)  # type: ignore[arg-type]  # None begins a talk
+                    except StopIteration as end:
+                        results[i] = end.value
+                    except LoraryError as error:
+                        results[i] = Fault(str(error))
+                written = iter(self.write([request for requests in asked.values() for request in requests]))
+                replies = {i: list(islice(written, len(requests))) for i, requests in asked.items()}
+            yield [(item, results[i]) for i, (item, _) in enumerate(some)]
+
+    def write(self, requests: list[Request]) -> list[Reply | Fault]:
+        """The reply to each, whichever others it is written with; a Fault where there can be none. Raises what torch
+        raises where the device fails."""
+        replies: dict[int, Reply | Fault] = {}
+        rows = []
+        for number, request in enumerate(requests):
+            row = self._begin(number, request)
+            if isinstance(row, Fault):
+                replies[number] = row
+            else:
+                rows.append(row)
+        for group in self._groups(sorted(rows, key=lambda row: row.ids)):  # those that begin alike are neighbours
+            for part, fault in divided(group, self._attempt):
+                for row in part:
+                    replies[row.number] = fault or Reply(row.text, row.finished, len(row.ids), len(row.tokens))
+        return [replies[number] for number in range(len(requests))]
+
+    def _begin(self, number: int, request: Request) -> Row | Fault:
+        try:
+            ids = self.chat.ids(request.template, request.values)
+        except Exception as error:  # whatever this tokenizer or its chat template raises over this text
+            return Fault(f"its prompt cannot be made: {type(error).__name__}: {error}")
+        if reason := beyond(self.answerer.model, max(ids), len(ids) + request.most_tokens):
+            return Fault(reason)
+        return Row(number, request, ids)
+
+    def _groups(self, rows: list[Row]) -> Iterator[list[Row]]:
+        """Rows that are written together: on a GPU no more than half of what memory the model leaves holds the keys and
+        values of."""
+        most_rows, most_tokens = ROWS_AT_ONCE.get(self.device.type, ROWS_AT_ONCE["cuda"]), math.inf
+        if self.device.type == "cuda" and isinstance(self.answerer.model, Decoder):
+            _, memory = torch.cuda.mem_get_info(self.device)
+            left = memory - torch.cuda.memory_allocated(self.device)
+            most_tokens = left / 2 / self.answerer.model.cached_bytes()
+        group: list[Row] = []
+        for row in rows:
+            longest = max(other.most for other in [*group, row])
+            if group and (len(group) == most_rows or longest * (len(group) + 1) > most_tokens):
+                yield group
+                group = []
+            group.append(row)
+        if group:
+            yield group
+
+    def _attempt(self, rows: list[Row]) -> Fault | None:
+        for row in rows:  # from the beginning, where it has been tried together with others
+            row.tokens, row.finished, row.text = [], False, ""
+        try:
+            if isinstance(self.answerer.model, Decoder):
+                self._decode(self.answerer.model, rows)
+            else:
+                self._decode_by_transformers(rows)
+            return None
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        free_memory()
+        if len(rows) > 1:
+            log.warning("%d replies do not fit into memory together: going on by halves", len(rows))
+        return Fault(f"its prompt of {len(rows[0].ids)} tokens does not fit into memory")
+
+    @torch.inference_mode()
+    def _decode(self, model: Decoder, rows: list[Row]) -> None:
+        order, cache, last = read(model, [row.ids for row in rows], max(row.most for row in rows))
+        rows = [rows[i] for i in order]
+        while True:
+            tokens = self._choose(model.lm_head(last), rows)
+            live = [i for i, row in enumerate(rows) if not row.ended]
+            if not live:
+                return
+            if len(live) <= STILL_WRITTEN * len(rows):
+                rows, tokens = [rows[i] for i in live], [tokens[i] for i in live]
+                cache.take(live, max(row.most for row in rows))
+                live = list(range(len(rows)))
+            last = model.hidden(torch.tensor(tokens, device=self.device)[:, None], cache)[:, 0]
+            cache.lengths[live] += 1
+
+    def _decode_by_transformers(self, rows: list[Row]) -> None:
+        def choose(ids: Tensor, scores: Tensor) -> Tensor:
+            chosen = torch.tensor(self._choose(scores, rows), device=scores.device)
+            return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
+
+        def ended(ids: Tensor, scores: Tensor) -> Tensor:
+            return torch.tensor([row.ended for row in rows], device=ids.device)
+
+        self.answerer.by_transformers(
+            [row.ids for row in rows],
+            max(row.request.most_tokens for row in rows),
+            logits_processor=[choose],
+            stopping_criteria=[ended],
+        )
+
+    def _choose(self, logits: Tensor, rows: list[Row]) -> list[int]:
+        """The next token of each row, which is added to it; any for one that has ended."""
+        tokens = logits.argmax(-1).tolist()
+        for row, token in zip(rows, tokens, strict=True):
+            if not row.ended:
+                self._add(row, token)
+        return tokens
+
+    def _add(self, row: Row, token: int) -> None:
+        if token in self.answerer.ends:
+            row.finished = True
+        else:
+            row.tokens.append(token)
+        if row.ended:
+            row.text = self.chat.tokenizer.decode(row.tokens, skip_special_tokens=True)
