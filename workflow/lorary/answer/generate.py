@@ -84,9 +84,10 @@ class Answerer:
         """The next token of each row (B,), step after step."""
         model = cast(decoder.Decoder, self.model)
         cache = empty(model, len(prompts), len(prompts[-1]) + max_new_tokens)
-        tokens = model.lm_head(fill(model, cache, prompts, self.active.select)).argmax(-1)  # (B,)
+        last = fill(model, cache, prompts, self.active.select)
+        self.active.select(slice(None))  # before the head, which may have adapters too
+        tokens = model.lm_head(last).argmax(-1)  # (B,)
         yield tokens
-        self.active.select(slice(None))
         for _ in range(max_new_tokens - 1):
             tokens = model.lm_head(model.hidden(tokens[:, None], cache)[:, 0]).argmax(-1)
             cache.lengths += 1
