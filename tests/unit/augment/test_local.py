@@ -1,5 +1,8 @@
 """A model here answers requests in batches as it would one by one, and several talks side by side."""
 
+import json
+import re
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -75,11 +78,11 @@ def one_by_one(model, folder):
             attention_mask=torch.ones(1, len(ids), dtype=torch.long),
             do_sample=False,
             max_new_tokens=request.most_tokens,
-            eos_token_id=sorted(model.answerer.ends) or None,
+            eos_token_id=sorted(model.writer.ends) or None,
             pad_token_id=0,
         )
         tokens = output[0, len(ids) :].tolist()
-        finished = tokens[-1] in model.answerer.ends
+        finished = tokens[-1] in model.writer.ends
         tokens = tokens[:-1] if finished else tokens
         text = model.chat.tokenizer.decode(tokens, skip_special_tokens=True)
         yield Reply(text, finished, len(ids), len(tokens)), tokens
@@ -97,7 +100,7 @@ def test_greedy_replies_are_those_of_transformers_one_by_one(model, folder, monk
     monkeypatch.setitem(local.ROWS_AT_ONCE, "cpu", 3)
     assert model.write(REQUESTS) == [*wanted]
     # one ends before its end token, and the others go on
-    monkeypatch.setattr(model.answerer, "ends", {tokens[1][15]})
+    monkeypatch.setattr(model.writer, "ends", {tokens[1][15]})
     wanted, _ = zip(*one_by_one(model, folder), strict=True)
     assert model.write(REQUESTS) == [*wanted]
     assert {reply.finished for reply in wanted} == {True, False}
@@ -115,7 +118,8 @@ def test_what_can_have_no_reply_says_why_and_the_others_have_theirs(llama, monke
 
 
 def test_rows_that_do_not_fit_into_memory_are_halved_and_one_alone_fails_in_words(llama, monkeypatch):
-    wanted, tried = llama.write(REQUESTS), []
+    requests = [*REQUESTS, *(ask(str(seed), 9, passage="", seed=seed, pattern="[a-z]+") for seed in range(3))]
+    wanted, tried = llama.write(requests), []
     longest = max(reply.prompt_tokens for reply in wanted)
 
     def decode(model, rows, plain=llama._decode):
@@ -125,12 +129,12 @@ def test_rows_that_do_not_fit_into_memory_are_halved_and_one_alone_fails_in_word
             raise torch.OutOfMemoryError("no more")
 
     monkeypatch.setattr(llama, "_decode", decode)
-    for reply, full in zip(llama.write(REQUESTS), wanted, strict=True):
+    for reply, full in zip(llama.write(requests), wanted, strict=True):
         if full.prompt_tokens == longest:
             assert reply == Fault(f"its prompt of {longest} tokens does not fit into memory")
         else:
             assert reply == full
-    assert tried[:2] == [8, 4]
+    assert tried[:2] == [11, 6]
 
     def fail(model, rows):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -138,6 +142,118 @@ def test_rows_that_do_not_fit_into_memory_are_halved_and_one_alone_fails_in_word
     monkeypatch.setattr(llama, "_decode", fail)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         llama.write(REQUESTS)
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 12}, "year": {"type": "integer", "maximum": 9999}},
+    "required": ["name", "year"],
+    "additionalProperties": False,
+}
+CHINESE = "银色的渡船每周二开往。从1983年起。"
+HELD = [
+    ask("words", 60, words_of=PASSAGE),
+    ask("words again", 60, words_of="one"),
+    ask("characters", 60, words_of=CHINESE),
+    ask("pattern", 60, pattern="[A-Z][a-z]{2,5} [0-9]{4}"),
+    ask("schema", 60, schema=SCHEMA),
+]
+
+
+def test_replies_are_held_to_what_is_asked_for_and_others_beside_them_are_not(model):
+    free = model.write(REQUESTS)
+    replies = model.write([*HELD, *REQUESTS])
+    assert replies[len(HELD) :] == free
+    words, one, characters, pattern, schema = (reply.text for reply in replies[: len(HELD)])
+    assert words in PASSAGE
+    assert set(re.findall(r"\w+", words)) <= set(re.findall(r"\w+", PASSAGE))  # whole ones
+    assert one == "one"
+    assert len(characters) > 0
+    assert characters in CHINESE
+    assert re.fullmatch("[A-Z][a-z]{2,5} [0-9]{4}", pattern)
+    assert json.loads(schema).keys() == {"name", "year"}
+    assert re.search(r"[:,{]\s", schema) is None
+    assert all(reply.finished for reply in replies[1:2] + replies[3 : len(HELD)])
+    # alone, one after the other, and without what the first time left
+    assert [model.write([request])[0] for request in HELD] == replies[: len(HELD)]
+
+
+def test_a_reply_that_is_held_ends_where_nothing_can_follow(llama):
+    (reply,) = llama.write([ask("?", 60, pattern="yes|no")])
+    assert (reply.text in ("yes", "no"), reply.finished) == (True, True)
+    assert reply.tokens < 4
+    (cut,) = llama.write([ask("?", 3, pattern="[ab]{20}")])
+    assert (cut.finished, cut.tokens) == (False, 3)
+
+
+def test_no_end_token_comes_before_the_grammar_lets_it(llama):
+    row = llama.writer.row(0, ask("?", 9, pattern="a{2,}"), [])
+    row.begin()
+    end, logits = 1, torch.zeros(1, 512)
+    logits[0, end] = 5.0
+    assert llama.writer.ends == {end}
+    llama.writer.choose(logits.clone(), [row])
+    while not row.ended:
+        llama.writer.choose(logits.clone(), [row])
+    assert (row.text, row.finished) == ("aa", True)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"pattern": "(["}, "unclosed character class"),
+        ({"schema": {"type": 3}}, "type"),
+    ],
+)
+def test_a_grammar_that_allows_nothing_fails_its_request_alone_in_words(llama, wanted, words):
+    fault, reply = llama.write([ask("?", 9, **wanted), REQUESTS[0]])
+    assert fault.reason.startswith("no reply is as it is wanted: ")
+    assert words in fault.reason
+    assert isinstance(reply, Reply)
+    (reply,) = llama.write([ask("?", 9, words_of=" \n")])
+    assert (reply.text, reply.finished) == ("", False)
+
+
+def test_a_seed_decides_what_is_drawn_and_the_batch_does_not(model, monkeypatch):
+    drawn = [ask("Who?", 10, seed=seed) for seed in (1, 2, 1)] + [ask("Who?", 10, seed=2**63, pattern="[a-z ]+")]
+    replies = model.write([*REQUESTS, *drawn])
+    assert replies[: len(REQUESTS)] == model.write(REQUESTS)
+    one, two, again, held = replies[len(REQUESTS) :]
+    assert one == again
+    assert len({one.text, two.text, replies[0].text}) == 3
+    assert re.fullmatch("[a-z ]+", held.text)
+    assert [model.write([request])[0] for request in drawn] == [one, two, again, held]
+    monkeypatch.setitem(local.ROWS_AT_ONCE, "cpu", 2)
+    assert model.write(drawn) == [one, two, again, held]
+
+
+def test_the_likelier_is_drawn_the_more_often_at_a_lower_temperature_yet_more(llama):
+    logits = torch.full((1, 512), -9.0)
+    logits[0, 100:160] = torch.arange(60.0) / -30  # the last ten are not among the 50 likeliest
+    logits[0, 300] = 1.0
+
+    def share(temperature):
+        row = llama.writer.row(0, ask("?", 4001, seed=3, temperature=temperature), [])
+        row.begin()
+        for _ in range(4000):
+            llama.writer.choose(logits.clone(), [row])
+        assert set(row.tokens) <= {300, *range(100, 149)}
+        return row.tokens.count(300) / 4000
+
+    for temperature in (0.5, 1.0):
+        expected = torch.softmax(logits[0].topk(50).values / temperature, -1)[0].item()
+        assert share(temperature) == pytest.approx(expected, abs=0.03)
+
+
+def test_a_reply_ends_before_the_text_that_stops_it(model):
+    whole = model.write([ask("Where to?", 30)])[0]
+    middle = len(whole.text) // 2
+    for stop in (whole.text[middle : middle + 3], whole.text[:2]):
+        (reply,) = model.write([ask("Where to?", 30, stop=stop)])
+        assert reply.text == whole.text.partition(stop)[0]
+        assert reply.finished
+        assert reply.tokens < whole.tokens
+    assert model.write([ask("Where to?", 30, stop="never there")]) == [whole]
 
 
 def talk(*rounds):

@@ -3,9 +3,8 @@
 import logging
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from ..core.errors import LoraryError
 from ..core.work import Done, Fault, Item, divided
 from ..data.prompts import Chat
 from .talk import Reply, Request, Talk
+from .writing import Row, Writer
 
 log = logging.getLogger(__name__)
 
@@ -26,32 +26,14 @@ ROWS_AT_ONCE = {"cpu": 64, "cuda": 512}
 STILL_WRITTEN = 0.75  # of the rows, or fewer: then the others leave the batch, which copies what is kept of these
 
 
-@dataclass
-class Row:
-    """A reply that is being written."""
-
-    number: int  # of its request
-    request: Request
-    ids: list[int]  # of its prompt
-    tokens: list[int] = field(default_factory=list)
-    finished: bool = False  # it came to its end
-    text: str = ""
-
-    @property
-    def most(self) -> int:
-        return len(self.ids) + self.request.most_tokens
-
-    @property
-    def ended(self) -> bool:
-        return self.finished or len(self.tokens) >= self.request.most_tokens
-
-
 class Local:
     def __init__(self, model: str, precision: str, device: torch.device, chat: Chat):
         """`model`: its directory. Raises LoraryError."""
         self.answerer = Answerer(model, precision, device, [])
         self.chat = chat
         self.device = device
+        vocabulary = cast(Any, self.answerer.model).get_input_embeddings().num_embeddings
+        self.writer = Writer(chat.tokenizer, self.answerer.ends, vocabulary)
 
     def converse(self, items: Iterable[tuple[Item, Talk]], size: int) -> Iterator[Done]:
         """Have the talks about these items, so many at a time: what they ask next is answered together. Yields the
@@ -97,7 +79,10 @@ class Local:
             return Fault(f"its prompt cannot be made: {type(error).__name__}: {error}")
         if reason := beyond(self.answerer.model, max(ids), len(ids) + request.most_tokens):
             return Fault(reason)
-        return Row(number, request, ids)
+        try:
+            return self.writer.row(number, request, ids)
+        except LoraryError as error:
+            return Fault(str(error))
 
     def _groups(self, rows: list[Row]) -> Iterator[list[Row]]:
         """Rows that are written together: on a GPU no more than half of what memory the model leaves holds the keys and
@@ -118,8 +103,8 @@ class Local:
             yield group
 
     def _attempt(self, rows: list[Row]) -> Fault | None:
-        for row in rows:  # from the beginning, where it has been tried together with others
-            row.tokens, row.finished, row.text = [], False, ""
+        for row in rows:
+            row.begin()
         try:
             if isinstance(self.answerer.model, Decoder):
                 self._decode(self.answerer.model, rows)
@@ -139,7 +124,7 @@ class Local:
         order, cache, last = read(model, [row.ids for row in rows], max(row.most for row in rows))
         rows = [rows[i] for i in order]
         while True:
-            tokens = self._choose(model.lm_head(last), rows)
+            tokens = self.writer.choose(model.lm_head(last), rows)
             live = [i for i, row in enumerate(rows) if not row.ended]
             if not live:
                 return
@@ -152,7 +137,7 @@ class Local:
 
     def _decode_by_transformers(self, rows: list[Row]) -> None:
         def choose(ids: Tensor, scores: Tensor) -> Tensor:
-            chosen = torch.tensor(self._choose(scores, rows), device=scores.device)
+            chosen = torch.tensor(self.writer.choose(scores, rows), device=scores.device)
             return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
         def ended(ids: Tensor, scores: Tensor) -> Tensor:
@@ -164,19 +149,3 @@ class Local:
             logits_processor=[choose],
             stopping_criteria=[ended],
         )
-
-    def _choose(self, logits: Tensor, rows: list[Row]) -> list[int]:
-        """The next token of each row, which is added to it; any for one that has ended."""
-        tokens = logits.argmax(-1).tolist()
-        for row, token in zip(rows, tokens, strict=True):
-            if not row.ended:
-                self._add(row, token)
-        return tokens
-
-    def _add(self, row: Row, token: int) -> None:
-        if token in self.answerer.ends:
-            row.finished = True
-        else:
-            row.tokens.append(token)
-        if row.ended:
-            row.text = self.chat.tokenizer.decode(row.tokens, skip_special_tokens=True)
