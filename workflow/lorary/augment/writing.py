@@ -96,7 +96,7 @@ class Writer:
     def _matcher(self, request: Request) -> "LLMatcher | None":
         if request.pattern is None and request.words_of is None and request.schema is None:
             return None
-        from llguidance import LLMatcher
+        from llguidance import LLExecutor, LLMatcher
         from llguidance.hf import from_tokenizer
 
         if request.pattern is not None:
@@ -109,6 +109,7 @@ class Writer:
         if self.tokens is None:
             size = max(self.vocabulary, len(self.tokenizer))
             self.tokens = from_tokenizer(self.tokenizer, n_vocab=size, eos_token=sorted(self.ends) or None)
+            self.executor = LLExecutor(num_threads=torch.get_num_threads())
         matcher = LLMatcher(self.tokens, grammar, log_level=0)
         if matcher.is_error():
             raise LoraryError(f"no reply is as it is wanted: {matcher.get_error()}")
@@ -116,13 +117,12 @@ class Writer:
 
     def _allowed(self, rows: list[Row], device: torch.device) -> Tensor:
         """Which tokens may come next in rows that are held to a grammar (B, V)."""
-        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
 
         assert self.tokens is not None  # there is a row with a grammar
         bits = allocate_token_bitmask(len(rows), self.tokens.vocab_size)
-        for i, row in enumerate(rows):
-            assert row.matcher is not None
-            fill_next_token_bitmask(row.matcher, bits, i)
+        matchers = [(row.matcher, i) for i, row in enumerate(rows) if row.matcher is not None]
+        fill_next_token_bitmask_par(self.executor, matchers, bits)
         each = torch.from_numpy(bits).to(device)[:, :, None] >> torch.arange(32, dtype=torch.int32, device=device)
         return each.bitwise_and_(1).bool().flatten(1)[:, : self.vocabulary]
 
