@@ -3,12 +3,13 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 import tiny
-from lorary.augment import local
+from lorary.augment import local, writing
 from lorary.augment.talk import Reply, Request
 from lorary.base import reading
 from lorary.base.fetch import get_model
@@ -107,6 +108,11 @@ def test_greedy_replies_are_those_of_transformers_one_by_one(model, folder, monk
     assert model.write([]) == []
 
 
+def test_a_long_prompt_whose_reply_has_ended_waits_for_the_others(llama):
+    requests = [ask("long", 1, passage=PASSAGE * 4), *(ask(str(i), 30, passage="short") for i in range(6))]
+    assert llama.write(requests)[1:] == llama.write(requests[1:])
+
+
 def test_what_can_have_no_reply_says_why_and_the_others_have_theirs(llama, monkeypatch):
     good = llama.write(REQUESTS[:2])
     broken = Request("{passage}", {}, 5)
@@ -118,7 +124,7 @@ def test_what_can_have_no_reply_says_why_and_the_others_have_theirs(llama, monke
 
 
 def test_rows_that_do_not_fit_into_memory_are_halved_and_one_alone_fails_in_words(llama, monkeypatch):
-    requests = [*REQUESTS, *(ask(str(seed), 9, passage="", seed=seed, pattern="[a-z]+") for seed in range(3))]
+    requests = [*REQUESTS, *(ask(str(seed), 9, passage="", seed=seed, pattern="[a-z]{3}[0-9]{9}") for seed in range(3))]
     wanted, tried = llama.write(requests), []
     longest = max(reply.prompt_tokens for reply in wanted)
 
@@ -186,16 +192,35 @@ def test_a_reply_that_is_held_ends_where_nothing_can_follow(llama):
     assert (cut.finished, cut.tokens) == (False, 3)
 
 
-def test_no_end_token_comes_before_the_grammar_lets_it(llama):
-    row = llama.writer.row(0, ask("?", 9, pattern="a{2,}"), [])
+def led(model, request, *liked):
+    """The reply of a model that always likes these tokens best, the first most."""
+    row = model.writer.row(0, request, [])
     row.begin()
-    end, logits = 1, torch.zeros(1, 512)
-    logits[0, end] = 5.0
-    assert llama.writer.ends == {end}
-    llama.writer.choose(logits.clone(), [row])
+    logits = torch.zeros(1, 512)
+    for i, token in enumerate(liked):
+        logits[0, token if isinstance(token, int) else model.chat.tokenizer.convert_tokens_to_ids(token)] = 9.0 - i
     while not row.ended:
-        llama.writer.choose(logits.clone(), [row])
-    assert (row.text, row.finished) == ("aa", True)
+        model.writer.choose(logits.clone(), [row])
+    return row
+
+
+END, BLANK = 1, "\u0120"  # a blank as the tokenizer writes it
+
+
+@pytest.mark.parametrize(
+    ("wanted", "liked", "text"),
+    [
+        ({"pattern": "a{2,}"}, (END, "a"), "aa"),
+        ({"words_of": "amber basalt"}, (END, "a", "b"), "amber"),  # whole words
+        ({"words_of": "amber basalt"}, (BLANK, END, "a"), "amber basalt"),  # no blank at an end
+        ({"words_of": "是是"}, (END,), "是"),
+        ({"schema": SCHEMA}, (BLANK, END, "a", "1"), '{"name":"            ","year":1111}'),
+    ],
+)
+def test_the_likeliest_of_what_is_allowed_comes_next_and_an_end_where_it_may(llama, wanted, liked, text):
+    assert llama.writer.ends == {END}
+    row = led(llama, ask("?", 60, **wanted), *liked)
+    assert (row.text, row.finished) == (text, True)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +250,14 @@ def test_a_seed_decides_what_is_drawn_and_the_batch_does_not(model, monkeypatch)
     assert [model.write([request])[0] for request in drawn] == [one, two, again, held]
     monkeypatch.setitem(local.ROWS_AT_ONCE, "cpu", 2)
     assert model.write(drawn) == [one, two, again, held]
+
+
+def test_equally_likely_tokens_are_drawn_in_one_order(llama):
+    row, drawn = llama.writer.row(0, ask("?", 9, seed=3), []), set()
+    for ids in (np.arange(9), np.arange(9)[::-1]):
+        row.begin()
+        drawn.add(writing._draw(np.zeros(9), ids, row))
+    assert len(drawn) == 1
 
 
 def test_the_likelier_is_drawn_the_more_often_at_a_lower_temperature_yet_more(llama):
