@@ -21,7 +21,7 @@ from .writing import Row, Writer
 
 log = logging.getLogger(__name__)
 
-# Rows that are written together. More would be no faster on a processor, and one that fails a step is asked again.
+# Rows that are written together at most. A step of more would be no faster a row on a processor.
 ROWS_AT_ONCE = {"cpu": 64, "cuda": 512}
 STILL_WRITTEN = 0.75  # of the rows, or fewer: then the others leave the batch, which copies what is kept of these
 
