@@ -1,9 +1,14 @@
 """Which passages ask finds for a question: by words, and in scripts without blanks by pairs of letters."""
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
-from lorary.answer.ask import search
+from lorary.answer.ask import _title, search
 from lorary.core.errors import LoraryError
 
 ENGLISH = [
@@ -22,9 +27,15 @@ HINDI = ["दिल्ली भारत की राजधानी है", 
 KOREAN = ["서울은 대한민국의 수도이다", "한강은 서울을 지난다", "코끼리는 큰 동물이다"]
 
 
-def found(passages, question, top=3):
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def found(passages, question, top=3, titles=""):
     names = [str(i) for i in range(len(passages))]
-    table = pd.DataFrame({"name": names, "type": "total", "passage": passages})
+    table = pd.DataFrame({"name": names, "type": "total", "passage": passages, "title": titles})
     return [int(passage.name) for passage in search(table, question, top)]
 
 
@@ -72,3 +83,40 @@ def test_the_best_few_and_each_text_once():
 def test_a_question_that_shares_nothing_finds_nothing(question):
     with pytest.raises(LoraryError, match="No passage shares a word with this question; name some with --passages"):
         found(ENGLISH + CHINESE, question)
+
+
+def test_a_title_counts():
+    """As table of data has it, in what else a row carried."""
+    titles = [
+        _title(f'{{"question": {{}}, "passage": {passage}}}') for passage in ('{"title": "Dune"}', "{}", '{"title": 3}')
+    ]
+    assert titles == ["Dune", "", ""]
+    assert found(ENGLISH, "What is Dune?", titles=titles) == [0]
+
+
+def test_the_index_is_kept_for_the_next_question(here):
+    assert found(ENGLISH, "ferry") == [1]
+    (index,) = (here / "results/index").iterdir()
+    about = (index / "about.json").stat()
+    assert found(ENGLISH, "drauvenel") == [0]
+    assert (index / "about.json").stat() == about
+    found(CHINESE, "江")
+    assert len(list((here / "results/index").iterdir())) == 2
+
+
+def test_a_damaged_index_is_made_again(here):
+    assert found(ENGLISH, "ferry") == [1]
+    (index,) = (here / "results/index").iterdir()
+    for spoil in (lambda: (index / "about.json").write_text("{"), lambda: shutil.rmtree(index / "words")):
+        spoil()
+        assert found(ENGLISH, "ferry") == [1]
+        assert found(ENGLISH, "drauvenel") == [0]
+
+
+def test_where_nothing_can_be_kept_it_is_made_each_time(here, monkeypatch):
+    (here / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(here / "temporary"))
+    Path("results").touch()  # no folder can be made in it
+    assert found(ENGLISH, "ferry") == [1]
+    assert found(ENGLISH, "ferry") == [1]
+    assert os.listdir(here / "temporary") == []

@@ -1,5 +1,6 @@
 """Ask a question of an existing tree of adapters: the bare model's answer and the adapters', side by side."""
 
+import json
 import logging
 import textwrap
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ..plan import layout
 from ..plan.answer import chosen
 from ..plan.methods import METHODS
 from ..plan.run import Prompts
+from ..raw.passages import RawPassage
 from ..train.index import types_of
 from .predict import answerer
 from .search import best
@@ -86,7 +88,7 @@ def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
     a word with it."""
     table = table.drop_duplicates("passage").reset_index(drop=True)
     lines = table.to_dict("records")
-    found = best(table["passage"].tolist(), question, top)
+    found = best([RawPassage(line["passage"], line["title"]) for line in lines], question, top)
     if not found:
         raise LoraryError("No passage shares a word with this question; name some with --passages.")
     return [
@@ -127,7 +129,7 @@ def _check_model(model: str, trained: list[dict[str, Any]]) -> None:
 
 
 def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """name, type, passage (text), and path, sha256 and config_sha256 of each adapter of a run."""
+    """name, type, title, passage (text), and path, sha256 and config_sha256 of each adapter of a run."""
     try:
         index = pd.read_csv(folder / layout.INDEX, sep="\t", keep_default_na=False, dtype={"type": str})
         index = index[["type", "did", "pid", "path", "sha256", "config_sha256"]]
@@ -139,7 +141,8 @@ def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
             log.warning("the passages of type %s are not here any more: it is left out", kind)
             continue
         passages = rows.read(table, 0, None)
-        texts = pd.DataFrame(passages, columns=["did", "pid", "passage"]).assign(type=kind)
+        texts = pd.DataFrame(passages, columns=["did", "pid", "passage"])
+        texts = texts.assign(type=kind, title=[_title(passage["extra"]) for passage in passages])
         parts.append(index.merge(texts, on=["type", "did", "pid"]))
     if not parts:
         raise LoraryError(
@@ -147,6 +150,11 @@ def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
         )
     joined = pd.concat(parts)
     return joined.assign(name=list(map(layout.passage_name, joined["type"], joined["did"], joined["pid"])))
+
+
+def _title(extra: str) -> str:
+    title = json.loads(extra)["passage"].get("title")
+    return title if isinstance(title, str) else ""
 
 
 def _table(kind: str, about: dict[str, Any]) -> str | None:

@@ -26,6 +26,7 @@ TABLE = "results/data/{table}.parquet"
 PROMPTS_FOLDER = "results/prompts/{prompts}"
 PROMPTS = f"{PROMPTS_FOLDER}/{{start}}-{{stop}}.parquet"
 
+INDEXES = "results/index"
 SCORES = "results/scores.tsv"
 FAILED = "results/failed.tsv"
 REPORT = "results/report.html"
@@ -299,6 +300,10 @@ def folder_of(file: str) -> str:
 
 def answers(part: str, suffix: str) -> str:
     return f"results/predict/{part}{suffix}"
+
+
+def index_folder(name: str) -> str:
+    return f"{INDEXES}/{name}"
 
 
 def log(name: str, suffix: str = ".log") -> str:
