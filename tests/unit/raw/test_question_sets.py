@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lorary.core.errors import LoraryError
-from lorary.raw.question_sets import Question, count, load
+from lorary.raw.question_sets import Question, count, files, load
 
 PLAIN = [{"question": "Who?", "answer": "Ann"}, {"question": "Where?", "answer": ["here", "there", "here"], "tag": 3}]
 AS_PLAIN = [Question("Who?", ["Ann"], {"test_id": 0}), Question("Where?", ["here", "there"], {"tag": 3, "test_id": 1})]
@@ -130,10 +130,12 @@ def test_2wikimultihopqa_is_a_folder(tmp_path):
     path = write(tmp_path / "dev.json", rows)
     with pytest.raises(LoraryError, match=r"id_aliases\.json: the answers' other names are not there"):
         load(path)
+    assert files(path) == [path]
     write(tmp_path / "id_aliases.json", lines([{"Q_id": "Q1", "aliases": ["Yes", "yes", "Yes"]}]))
     (tmp_path / ".dev.json").touch()
     found = load(str(tmp_path))
     assert found == load(path)
+    assert files(str(tmp_path)) == files(path) == [path, str(tmp_path / "id_aliases.json")]
     assert [question.answers for question in found["comparison"]] == [["Yes", "yes"], ["yes"], ["yes"]]
     assert found["comparison"][0].extra["golden_passages"] == ["Keys.", "It flows.  It ends."]
     write(tmp_path / "id_aliases.json", lines([{"Q_id": "Q1"}, {"Q_id": "Q2", "aliases": "a"}]))

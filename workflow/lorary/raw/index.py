@@ -157,7 +157,7 @@ def _keep(passages: Iterable[RawPassage], path: Path) -> "tuple[np.ndarray, str]
                 extra = json.dumps(passage.extra, ensure_ascii=False)
                 rows.append({"number": number, "title": passage.title, "text": passage.text, "extra": extra})
             file.write_table(pa.Table.from_pylist(rows, schema=schema))
-    return np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2), digest.hexdigest()
+    return np.frombuffer(keys, dtype=np.uint64).reshape(-1, 2), digest.hexdigest()
 
 
 def _first(keys: "np.ndarray") -> "np.ndarray":
@@ -165,7 +165,8 @@ def _first(keys: "np.ndarray") -> "np.ndarray":
     import numpy as np
 
     order = np.lexsort(keys.T)  # stable: of the same key, the first comes first
-    again = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
+    ordered = keys[order]
+    again = (ordered[1:] == ordered[:-1]).all(axis=1)
     first = np.ones(len(keys), dtype=bool)
     first[order[1:][again]] = False
     return first
@@ -185,8 +186,8 @@ def _index(folder: Path, first: "np.ndarray") -> None:
     index.register_tokenizer("words", _analyzer(stemmed=True))
     writer = index.writer(HEAP, num_threads=1)  # several would share passages out as they come
     with pq.ParquetFile(folder / PASSAGES) as file:
-        for batch in file.iter_batches(GROUP, columns=["number", *FIELDS]):
-            for row in batch.to_pylist():
+        for group in range(file.num_row_groups):  # iter_batches would keep them all
+            for row in file.read_row_group(group, columns=["number", *FIELDS]).to_pylist():
                 if first[row["number"]]:
                     document = tantivy.Document()
                     document.add_unsigned("number", row["number"])

@@ -72,6 +72,13 @@ def load(path: str, sample: int = -1) -> dict[str, list[Question]]:
     return found
 
 
+def files(path: str) -> list[str]:
+    """The files that `load` reads. Raises LoraryError where it is not to be told which."""
+    file = _file(Path(path))
+    aliases = file.with_name(ALIASES)
+    return [str(file), *([str(aliases)] if aliases.is_file() else [])]
+
+
 def count(path: str, sample: int = -1) -> dict[str, int]:
     """How many questions each type has, with the same faults: what is wrong is told before anything runs."""
     return {kind: len(questions) for kind, questions in load(path, sample).items()}
