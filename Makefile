@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help env demo test test-slurm test-all bench bench-answers gpu-check faults lint format clean
+.PHONY: help env demo test test-slurm test-all bench bench-answers bench-retrieval gpu-check faults lint format clean
 
 help:
 	@echo "make demo    encode the demo's passages with SmolLM2-135M-Instruct, and answer its questions"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-all    both, and what takes longer: every bad input, every Slurm case, the campaign of faults in short"
 	@echo "make bench   measure training on this machine against the reference's way (a quarter of an hour)"
 	@echo "make bench-answers  measure answering against PEFT, one question after the other (some minutes)"
+	@echo "make bench-retrieval  measure the index of passages, up to a million of them (some minutes)"
 	@echo "make gpu-check   see whether all that is promised holds on this machine's GPUs (without any: on the processor)"
 	@echo "make faults  kill runs at 100 random moments, try all bad input, and see that nothing is lost (half an hour)"
 	@echo "make lint    check style and types: ruff, snakefmt, snakemake --lint, mypy"
@@ -48,6 +49,9 @@ bench: env
 bench-answers: env
 	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench_answers --cores all --resources gpu=1 --forcerun bench_answers
 
+bench-retrieval: env
+	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench_retrieval --cores 1 --forcerun bench_retrieval
+
 gpu-check: env
 	$(BIN)/snakemake -s workflow/benchmarks/Snakefile gpu_check --cores all --resources gpu=1 \
 		--forcerun gpu_check bench bench_answers
@@ -69,4 +73,4 @@ format: env
 
 clean:
 	rm -rf results/adapters results/data results/prompts results/train results/predict results/predictions results/export \
-		results/report results/report.html results/scores.tsv results/failed.tsv logs benchmarks .snakemake
+		results/index results/report results/report.html results/scores.tsv results/failed.tsv logs benchmarks .snakemake

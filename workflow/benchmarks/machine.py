@@ -1,12 +1,15 @@
 """The machine that is measured: its name, its rates, and processes of their own on it."""
 
+import contextlib
 import json
 import os
 import platform
 import resource
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +72,30 @@ def peak_memory(device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1000  # bytes, of what getrusage counts in
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+@contextlib.contextmanager
+def own_memory() -> Iterator[list[float]]:
+    """What this process has of its own at most, in GB, as the last item when it is over; files that are mapped do not
+    count, since the system takes them back."""
+    import psutil
+
+    process, seen, over = psutil.Process(), [0.0], threading.Event()
+
+    def look() -> None:
+        while True:
+            memory = process.memory_info()
+            seen[-1] = max(seen[-1], (memory.rss - getattr(memory, "shared", 0)) / 1e9)
+            if over.wait(0.02):
+                return
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
 
 
 def synchronize(device) -> None:
