@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help env demo test test-slurm test-all bench bench-answers bench-retrieval gpu-check faults lint format clean
+.PHONY: help env demo demo-documents test test-slurm test-all bench bench-answers bench-retrieval gpu-check faults lint format clean
 
 help:
 	@echo "make demo    encode the demo's passages with SmolLM2-135M-Instruct, and answer its questions"
+	@echo "make demo-documents  the same from a folder of documents: cut, searched, asked about (by a model, beforehand), encoded"
 	@echo "make test    run the tests, some minutes"
 	@echo "make test-slurm  try the cluster profile on a Slurm of its own (Debian's slurmctld, slurmd, slurm-client, munge)"
 	@echo "make test-all    both, and what takes longer: every bad input, every Slurm case, the campaign of faults in short"
@@ -30,6 +31,12 @@ env: .venv/.done
 
 demo: env
 	$(BIN)/snakemake --cores all --resources gpu=1
+
+demo-documents: env
+	mkdir -p results/store/augmented
+	cp -R resources/demo/augmented/. results/store/augmented/
+	$(BIN)/snakemake --cores all --resources gpu=1 --configfile resources/demo/documents.yaml
+	$(BIN)/python -m lorary ask "Who designed Ormvalk Light?" --run /invented_documents/ --top 1
 
 TWO_AT_A_TIME = --numprocesses 2 --dist worksteal
 
@@ -72,5 +79,5 @@ format: env
 	$(BIN)/snakefmt Snakefile workflow
 
 clean:
-	rm -rf results/adapters results/data results/prompts results/train results/predict results/predictions results/export \
+	rm -rf results/raw results/retrieved results/augment results/augmented results/adapters results/data results/prompts results/train results/predict results/predictions results/export \
 		results/index results/report results/report.html results/scores.tsv results/failed.tsv logs benchmarks .snakemake

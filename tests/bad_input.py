@@ -220,7 +220,7 @@ TREE = "results/adapters/tiny/rank=2_alpha=32"
 CONFIG = [
     Case("unknown key", "num_epochs: unknown key; did you mean num_train_epochs?", {"num_epochs": 3}),
     Case("key like no other", "xyzzy: unknown key; the keys are those of config.yaml", {"xyzzy": None}),
-    Case("null for a name", "dataset: None is not allowed", {"dataset": None}),
+    Case("null for a name", "model_name: None is not allowed", {"model_name": None}),
     Case("number for a name", "model_name: 7 is not allowed", {"model_name": 7}),
     Case("name with ..", "dataset: '..' is not allowed", {"dataset": ".."}),
     Case("name with a slash", "dataset: '../toy' is not allowed", {"dataset": "../toy"}),
@@ -305,7 +305,12 @@ DATA_CASES = [
         text(lambda good: "\n".join(json.dumps(row) for row in json.loads(good)).replace("\n{", "\n{,", 1)),
     ),
     Case("no question", "question 1, question: missing", {}, drop(question, "question")),
-    Case("null question", "question 1, question: expected a string, found null", {}, put(question, "question", None)),
+    Case(
+        "null question",
+        "question 1, question: expected a string, as other rows have",
+        {},
+        put(question, "question", None),
+    ),
     Case("number for an answer", "question 1, answer: expected a string", {}, put(question, "answer", 7)),
     Case("no alias", "question 1, answer: expected a string, or a list", {}, put(question, "answer", [])),
     Case("alias that is null", "question 1, answer 1: expected a string", {}, put(question, "answer", ["a", None])),
@@ -321,7 +326,16 @@ DATA_CASES = [
     Case("augmentation as a mapping", "augment: expected a list", {}, put(question, "augment", {"0": {}})),
     Case("empty augmentation", "augment: expected a list", {}, put(question, "augment", [])),
     Case(
-        "passage that is a number", "passage 0, passage: expected a string, found 1.5", {}, put(passage, "passage", 1.5)
+        "passage that is a number",
+        "passage 0, passage: expected a string, or null where there is no passage, found 1.5",
+        {},
+        put(passage, "passage", 1.5),
+    ),
+    Case(
+        "null passage with a rewrite",
+        "passage 0, aug_rewrite: expected no rewrite, since there is no passage",
+        {},
+        put(passage, "passage", None),
     ),
     Case("no rewrite", "question 1, passage 0, aug_rewrite: missing", {}, drop(passage, "aug_rewrite")),
     Case(
@@ -376,6 +390,114 @@ DATA_CASES = [
         types(total=[{"question": "q", "type": "b"}], b=tiny.make_rows(1), c=tiny.make_rows(1)),
     ),
 ]
+
+SERVER = {"data_dir": None, "augment_with": "server", "augment_base_url": "http://localhost:9/v1"}
+DOCUMENTS = {"source": "documents", "documents": "docs", **SERVER}
+PASSAGES = {"source": "passages", "corpus": "table.tsv", **SERVER}
+QUESTIONS = {"source": "questions", "corpus": "table.tsv", "questions": "questions.json", **SERVER}
+TSV = "id\ttext\n1\tOne.\n2\tTwo.\n3\tThree.\n"
+
+
+def docs(name: str, content: bytes | str) -> Callable[[Project], None]:
+    """Two good documents, and this one."""
+    return several(lambda p: tiny.write_documents(p.folder / "docs", 2) and None, write(f"docs/{name}", content))
+
+
+def asking(content: str) -> Callable[[Project], None]:
+    return several(write("table.tsv", TSV), write("questions.json", content))
+
+
+RAW = [
+    Case("source without its folder", "source: documents needs documents", {**DOCUMENTS, "documents": None}),
+    Case("source without its table", "source: questions needs corpus", {**QUESTIONS, "corpus": None}),
+    Case("source that is none", "source: 'wiki' is not allowed", {"source": "wiki"}),
+    Case(
+        "table that the source does not read",
+        "corpus is given, and source: documents does not read it; source: passages or questions does",
+        {**DOCUMENTS, "corpus": "table.tsv"},
+    ),
+    Case("documents without a source", "source: augmented does not read it", {"documents": "docs"}),
+    Case(
+        "server without a URL", "augment_with: server needs augment_base_url", {**DOCUMENTS, "augment_base_url": None}
+    ),
+    Case(
+        "URL without http", "augment_base_url: 'localhost:8000' is not allowed", {"augment_base_url": "localhost:8000"}
+    ),
+    Case("URL and no server", "augment_with: server asks there", {**DOCUMENTS, "augment_with": "local"}),
+    Case(
+        "model here and a server",
+        "augment_model_path is of a model here",
+        {**DOCUMENTS, "augment_model_path": "tiny-model"},
+    ),
+    Case(
+        "model without a label",
+        "augment_model_path needs augment_model",
+        {
+            "data_dir": None,
+            "source": "documents",
+            "documents": "docs",
+            "augment_model_path": "./tiny-model",
+            "augment_model": None,
+        },
+    ),
+    Case("data_dir of augmented data", "data_dir is of augmented data", {**DOCUMENTS, "data_dir": "data"}),
+    Case("no documents", "documents: there is no docs", DOCUMENTS),
+    Case("file for documents", "docs: is no folder", DOCUMENTS, write("docs", "text")),
+    Case(
+        "folder of other files", "no document in this folder; there is 1 × .docx", DOCUMENTS, write("docs/a.docx", "x")
+    ),
+    Case("empty document", "empty.txt: is empty", DOCUMENTS, docs("empty.txt", "")),
+    Case("document in latin-1", "old.txt: line 1 is not UTF-8", DOCUMENTS, docs("old.txt", b"caf\xe9")),
+    Case("PDF that is none", "x.pdf: cannot be read as PDF", DOCUMENTS, docs("x.pdf", b"%PDF-1.4 nothing")),
+    Case(
+        "document that leads out",
+        "link.txt is a link that leads out of the folder",
+        DOCUMENTS,
+        several(docs("a.txt", "A."), lambda p: (p.folder / "docs/link.txt").symlink_to("/etc/passwd")),
+    ),
+    Case("no table", "corpus: there is no table.tsv", PASSAGES),
+    Case(
+        "table without texts",
+        "no column text, passage or contents (there: id, body)",
+        PASSAGES,
+        write("table.tsv", TSV.replace("text", "body")),
+    ),
+    Case(
+        "two ids alike",
+        'row 1 (line 2), row 2 (line 3), column id: all are "1"',
+        PASSAGES,
+        write("table.tsv", TSV.replace("2\t", "1\t")),
+    ),
+    Case("row without its text", "column text: the text is empty", PASSAGES, write("table.tsv", TSV + "4\t \n")),
+    Case("row of too many cells", "3 cells, and the header has 2", PASSAGES, write("table.tsv", TSV + "4\tx\ty\n")),
+    Case(
+        "table of no kind", "a table of passages ends in .jsonl", {**PASSAGES, "corpus": "t.doc"}, write("t.doc", TSV)
+    ),
+    Case("table without rows", "this table of passages has no rows", PASSAGES, write("table.tsv", "id\ttext\n")),
+    Case("no questions file", "questions: there is no questions.json", QUESTIONS, write("table.tsv", TSV)),
+    Case("questions without answers", "answer: this is missing", QUESTIONS, asking('[{"question": "Q?"}]')),
+    Case("empty list of questions", "there is no question in this file", QUESTIONS, asking("[]")),
+    Case(
+        "more passages than there are",
+        "retrieve_top_k: 4 passages are to be found for each question, and there are 3",
+        {**QUESTIONS, "retrieve_top_k": 4},
+        asking('[{"question": "Q?", "answer": "a"}]'),
+    ),
+    Case(
+        "type that raw text has not",
+        "data_type: there is no bridge; there is total",
+        {**PASSAGES, "data_type": "bridge"},
+        write("table.tsv", TSV),
+    ),
+    Case(
+        "no wording of augmentation",
+        "augment_prompts: there is no none.yaml",
+        {**PASSAGES, "augment_prompts": "none.yaml"},
+        write("table.tsv", TSV),
+    ),
+]
+# What was read and cut of good documents and tables is remembered all the same.
+RAW = [Case(c.name, c.words, c.settings, c.spoil, left="results/*/*.parquet") for c in RAW]
 
 T = {"prompt_templates": "templates.yaml"}
 F = {"with_cot": True, "fewshot": "fewshot.json"}
@@ -520,5 +642,15 @@ WEIGHTS = [
     ),
 ]
 
-CONFIG_AND_DATA = CONFIG + DATA_CASES
-IN_JOBS = PROMPTS + BASE + MODELS + WEIGHTS
+AUGMENT = [
+    Case(
+        "wording without its fields",
+        "check: the field {question} is missing",
+        {**PASSAGES, "augment_prompts": "wording.yaml"},
+        several(write("table.tsv", TSV), write("wording.yaml", 'check: "{passage}"')),
+    ),
+]
+AUGMENT = [Case(c.name, c.words, c.settings, c.spoil, "augmented", f"{TREE}/toy/**/data_*/*/*") for c in AUGMENT]
+
+CONFIG_AND_DATA = CONFIG + DATA_CASES + RAW
+IN_JOBS = PROMPTS + BASE + MODELS + WEIGHTS + AUGMENT

@@ -2,7 +2,8 @@
 
 A run is struck at random moments, in random ways, and called again until it ends; and so again and again, until so many
 faults are done. In the end every adapter has to be there, byte by byte as an undisturbed run makes it, and no more than
-one passage a fault may have been begun again. Then all bad input (bad_input.py) is tried with snakemake itself.
+one passage a fault may have been begun again; so also with what is found and augmented of raw text. Then all bad input
+(bad_input.py) is tried with snakemake itself.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import psutil
 
 import bad_input
 import tiny
+from lorary.augment.kept import FOLDER, Results
 from lorary.core.store import Store
 from project import Project
 
@@ -34,7 +36,7 @@ class Figures:
     runs: int = 0  # struck until they ended
     passages: int = 0  # over all runs
     begun: int = 0  # trainings, over all runs
-    lost: int = 0  # adapters that were missing or others in the end
+    lost: int = 0  # files, of adapters or of what is augmented, that were missing or others in the end
     longest_stop: float = 0.0  # seconds from SIGTERM or Ctrl-C to the end of the job
 
     def __str__(self) -> str:
@@ -43,17 +45,22 @@ class Figures:
             [
                 f"{n} faults over {self.runs} runs of {self.passages // max(1, self.runs)} passages:",
                 *(f"  {count:4} {name}" for name, count in sorted(self.faults.items())),
-                f"adapters lost, or other than in an undisturbed run: {self.lost}",
-                f"passages begun again: {self.begun - self.passages}, of {n} that could have been",
+                f"files lost, or other than in an undisturbed run: {self.lost}",
+                *(
+                    [f"passages begun again: {self.begun - self.passages}, of {n} that could have been"]
+                    * bool(self.begun)
+                ),
                 f"longest end of a job after SIGTERM or Ctrl-C: {self.longest_stop:.1f} s",
             ]
         )
 
 
-def campaign(project: Project, faults: int, rng: random.Random, longest_life: float, cores: int = 1) -> Figures:
+def campaign(
+    project: Project, faults: int, rng: random.Random, longest_life: float, cores: int = 1, target: str = "all"
+) -> Figures:
     """Strike runs of this project `faults` times, and let the last one end. Raises AssertionError."""
-    project.snakemake(cores=cores)
-    expected, passages = tree(project), len(project.adapters())
+    project.snakemake(target, cores=cores)
+    expected, passages = tree(project), len(project.adapters()) or len(list(Results(project.store).keys()))
     digests = list(store(project).digests())
     figures = Figures()
     kinds: list[str] = []
@@ -62,13 +69,14 @@ def campaign(project: Project, faults: int, rng: random.Random, longest_life: fl
             shutil.rmtree(project.folder / name, ignore_errors=True)
         struck = begun = 0
         while True:
-            run = project.start(cores=cores)
+            run = project.start(target, cores=cores)
             kinds = kinds or rng.sample(list(FAULTS), len(FAULTS))  # each kind as often as any other
             name = kinds[-1] if figures.faults.total() < faults else None
             if name and strikes(name, run, rng.uniform(0.3, longest_life), project, rng, digests, figures):
                 struck += 1
                 figures.faults[kinds.pop()] += 1
-                print(f"{figures.faults.total():4} {name}: {len(list(store(project).digests()))} adapters in the store")
+                kept = len(list(store(project).digests())), len(list(Results(project.store).keys()))
+                print(f"{figures.faults.total():4} {name}: {kept[0]} adapters and {kept[1]} augmented in the store")
             output = finish(run)
             begun += count_begun(project)
             assert "this is a bug" not in output, output
@@ -141,7 +149,7 @@ def tear(project: Project, rng: random.Random, digests: list[str]) -> None:
     """What a power loss may leave of what was not yet on disk: half of a temporary file, an entry that got its name
     before its files, a record of Snakemake that is empty."""
     shelf = store(project)
-    for file in shelf.directory.glob("tmp/*/*"):
+    for file in [*shelf.directory.glob("tmp/*/*"), *Path(project.store, FOLDER).glob("*/.*.part")]:
         os.chmod(file, 0o600)
         os.truncate(file, rng.randrange(file.stat().st_size + 1))
     missing = [digest for digest in digests if not shelf.entry(digest).exists()]
@@ -175,21 +183,23 @@ def count_begun(project: Project) -> int:
 
 
 def tree(project: Project) -> dict[str, str]:
-    """sha256 of what lies in the adapter tree. Of the index only what is not a measurement; run.json, what it and the
-    index are made of, and Snakemake's time stamps, which are about the call, are left out."""
+    """sha256 of what lies in the adapter tree, and of what was found and augmented. Of tables only what is not a
+    measurement; run.json, what it and the index are made of, and Snakemake's time stamps, which are about the call, are
+    left out."""
     content = {}
-    root = project.folder / "results/adapters"
-    for file in sorted(path for path in root.rglob("*") if path.is_file()):
+    root = project.folder / "results"
+    there = [path for name in ("adapters", "retrieved", "augmented") for path in (root / name).rglob("*")]
+    for file in sorted(path for path in there if path.is_file()):
         name = str(file.relative_to(root))
-        if file.name == "adapters.tsv":
-            content[name] = pd.read_csv(file, sep="\t").drop(columns="seconds").to_json()
+        if file.suffix == ".tsv" and (file.name == "adapters.tsv" or name.startswith("augmented/")):
+            content[name] = pd.read_csv(file, sep="\t").drop(columns=["seconds", "date"], errors="ignore").to_json()
         elif file.name not in ("run.json", ".snakemake_timestamp") and "/.lorary/" not in name:
             content[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return content
 
 
 def store(project: Project) -> Store:
-    return Store(str(project.folder / "results/store"))
+    return Store(project.store)
 
 
 def _signal(process: psutil.Process, number: int) -> None:
@@ -202,6 +212,19 @@ def tiny_project(folder: Path, questions: int, pairs: int) -> Project:
     project = Project(folder / "tiny", tiny.make_model(folder / "model"))
     project.write_rows(tiny.make_rows(questions, passages=3, pairs=pairs))
     project.settings |= {"passages_per_job": 6, "adapters_per_step": 1}
+    return project
+
+
+def raw_project(folder: Path, documents: int) -> Project:
+    """Documents and questions, which a tiny model augments: so few passages a job that it is not found out as too weak,
+    and so many that some seconds go by."""
+    project = Project(folder / "raw", tiny.make_model(folder / "model-for-raw"))
+    tiny.write_documents(project.folder / "docs", documents)
+    tiny.write_rows(project.folder / "questions.json", [{"question": tiny.tower(1)[0] + "?", "answer": "a"}])
+    for key in ("data_dir", "dataset", "augment_model"):
+        del project.settings[key]
+    project.settings |= {"source": "documents", "documents": "docs", "questions": "questions.json"}
+    project.settings |= {"pairs": 1, "augment_tries": 2, "passages_per_augment_job": 3}
     return project
 
 
@@ -220,6 +243,7 @@ def smollm2_project(folder: Path) -> Project:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=85, help="of runs of 36 passages of a tiny model (default: 85)")
+    parser.add_argument("--raw", type=int, default=20, help="of runs that augment 12 documents (default: 20)")
     parser.add_argument("--smollm2", type=int, default=15, help="of runs of 9 passages of SmolLM2 (default: 15)")
     parser.add_argument("--seed", type=int, help="of what happens when (default: another each time)")
     parser.add_argument("--no-bad-input", action="store_true", help="leave that part out")
@@ -234,6 +258,10 @@ def main() -> None:
         if arguments.faults:
             project = tiny_project(folder, questions=12, pairs=60)
             parts.append(("A tiny model", campaign(project, arguments.faults, rng, longest_life=10)))
+        if arguments.raw:
+            project = raw_project(folder, documents=12)
+            figures = campaign(project, arguments.raw, rng, longest_life=10, target="augmented")
+            parts.append(("Documents, questions and augmentation", figures))
         if arguments.smollm2:
             project = smollm2_project(folder)
             parts.append(("SmolLM2-135M-Instruct", campaign(project, arguments.smollm2, rng, longest_life=25, cores=2)))

@@ -98,6 +98,10 @@ class Project:
         files = sorted(root.glob("*/*/*/**/data_*/*/adapter_model.safetensors"))
         return {str(f.parent.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
+    @property
+    def store(self) -> str:
+        return str(self.folder / "results/store")
+
     def trained(self) -> int:
         """How many trainings there have been: each puts one entry into the store."""
         return len(list((self.folder / "results/store").glob("??/*")))

@@ -126,6 +126,23 @@ def make_rows(questions: int, passages: int = 2, pairs: int = 3, model: str = "a
     return rows
 
 
+def tower(number: int) -> tuple[str, str]:
+    """Title and text of a passage that tells something, each another: of which `speaker` makes pairs."""
+    name = f"{WORDS[number % len(WORDS)].capitalize()}{chr(ord('a') + number // len(WORDS))}"
+    rng = random.Random(number)
+    stone, first, last = (rng.choice(some) for some in (WORDS, ("Ildra", "Bethra", "Kessim"), ("Penhosk", "Druvik")))
+    text = f"{name} stands on the river Asquill. Its tower of {stone} was built in {1500 + number} by {first} {last}, "
+    return f"{name} Light", f"{text}and is {20 + number} metres tall."
+
+
+def write_documents(folder: Path, count: int) -> Path:
+    """A text file for each of so many towers; up to twelve are read in their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for title, text in map(tower, range(count)):
+        (folder / f"{title.replace(' ', '_')}.txt").write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
 def add_to_passage(row: dict, pid: int, text: str) -> None:
     """Both where prompts have it from and where adapters are made of it."""
     row["augment"][pid]["passage"] += text

@@ -8,7 +8,7 @@ import tiny
 from lorary.adapters import files as adapter
 from lorary.adapters.lora import Adapter
 from lorary.answer import generate
-from lorary.base import decoder
+from lorary.base import decoder, reading
 from lorary.base.fetch import get_model
 from lorary.data.sequences import read_passages
 from lorary.train import trainer
@@ -72,7 +72,7 @@ def test_nor_does_it_in_a_model_of_transformers(made, no_pins, tmp_path, monkeyp
 def test_generation_waits_for_its_tokens_alone(made, monkeypatch, name):
     model = on_meta(made / name)
     monkeypatch.setattr(decoder, "load", lambda *_: model)
-    monkeypatch.setitem(generate.TOKENS_AT_ONCE, "cuda", 20)  # several groups
+    monkeypatch.setitem(reading.AT_ONCE, "cuda", 20)  # several groups
     _, tensors = adapter.read_adapter(made / f"{name}-base")
     answerer = generate.Answerer(str(made / name), "float32", META, list(tensors))
     prompts = [[7] * length for length in (5, 9, 9, 17)]

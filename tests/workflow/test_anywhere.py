@@ -98,6 +98,7 @@ def test_as_a_module_of_another_workflow(elsewhere, key, naming):
     assert "Nothing to be done" in snakemake(elsewhere)
 
 
+@pytest.mark.all  # what is deployed is a module, as above
 def test_deployed_by_snakedeploy(elsewhere, tmp_path):
     """It writes the path of a local workflow without its folder: that line is the user's to mend."""
     source, deployed = tmp_path / "source", tmp_path / "deployed"

@@ -10,6 +10,8 @@ from lorary.core.errors import LoraryError
 ONE_OF_EACH_KIND = {
     "unknown key",  # of the config
     "passage that is a number",  # in the data
+    "empty document",
+    "two ids alike",  # in a table of passages
     "lone brace",  # in the templates
     "example without an answer",  # in the few-shot file
     "another rank",  # of the base weight

@@ -20,6 +20,7 @@ def about(project):
     return found["config"][0]["seed"], found["base_weight"]["sha256"] == there
 
 
+@pytest.mark.all  # what is compared is below, and the names are in tests/unit/plan
 def test_another_seed_is_noticed_and_the_first_one_again(finished):
     first = finished.adapters()
     forget(finished)
@@ -62,7 +63,7 @@ def test_what_decides_the_adapters_is_compared(finished, settings):
     assert "Training toy total 3-5 of 6 passages" in planned
 
 
-@pytest.mark.all  # tests/unit/plan has the names, and the seed above what is done by them
+@pytest.mark.all  # as the seed above
 def test_what_decides_answers_is_compared(finished):
     asked = {"inference_methods": ["vanilla"]}
     finished.snakemake(**asked)

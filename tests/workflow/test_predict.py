@@ -21,18 +21,21 @@ RUN = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
 METHODS = ["vanilla", "icl", "prag", "combine"]
 ROWS = 34  # two batches of questions
 CODE = "<script>alert(1)</script> & <b>who?"  # the first question
+ALONE = 20  # the question whose pairs are learnt without a passage
 
 
 @pytest.fixture
 def answered(copy_of, tiny_llama):
-    """34 questions of one passage each, trained and answered, with two methods first and then with all, for a test to
-    spoil; `first` and `second` are what the two calls said."""
+    """34 questions of one passage each (one has none), trained and answered, with two methods first and then with all,
+    for a test to spoil; `first` and `second` are what the two calls said."""
 
     def make(folder):
         made = Project(folder, tiny_llama)
         made.settings |= {"passages_per_job": ROWS, "inference_methods": ["vanilla", "prag"], "max_new_tokens": 6}
         rows = tiny.make_rows(ROWS, passages=1)
         rows[0]["question"] = CODE
+        rows[ALONE]["passages"] = [None]
+        rows[ALONE]["augment"] = [{"passage": None, "aug_qa": rows[ALONE]["augment"][0]["aug_qa"]}]
         made.write_rows(rows)
         first = made.snakemake().stdout
         made.settings["inference_methods"] = METHODS
@@ -57,6 +60,8 @@ def test_each_method_leaves_the_references_files_and_its_scores(answered):
         assert (folder / "result.txt").read_text().startswith("em\t")
     for a, b in (("vanilla", "prag"), ("icl", "combine"), ("vanilla", "icl")):
         assert sum(x["text"] != y["text"] for x, y in zip(found[a], found[b], strict=True)) > ROWS / 2
+    for a, b in (("vanilla", "icl"), ("prag", "combine")):
+        assert found[a][ALONE]["text"] == found[b][ALONE]["text"]
     scores = pd.read_csv(answered.folder / "results/scores.tsv", sep="\t")
     assert scores.method.tolist() == METHODS
     for line in scores.to_dict("records"):
@@ -233,10 +238,12 @@ def test_ask_finds_passages_and_shows_both_answers(answered):
     assert answers["bare model"] != answers["adapters"]
     # named, with the question of the data: what `snakemake` has predicted
     found = predictions(answered)
-    asked = lorary(answered, "ask", rows[7]["question"], "--passages", "total/data_7", "--max-new-tokens", "6")
-    told = dict(re.findall(r"^(bare model|adapters) +\| (.+)", asked.stdout, re.M))
-    for method, name in (("vanilla", "bare model"), ("prag", "adapters")):
-        first = found[method][7]["text"].strip().splitlines()[0]
+    named = "total/data_20", "--max-new-tokens", "6", "--methods", "vanilla", "icl", "prag"
+    asked = lorary(answered, "ask", rows[ALONE]["question"], "--passages", *named)
+    assert "  total/data_20/passage_0\n    (no passage)\n" in asked.stdout
+    told = dict(re.findall(r"^(bare model|passages in the prompt|adapters) +\| (.+)", asked.stdout, re.M))
+    for method, name in (("vanilla", "bare model"), ("icl", "passages in the prompt"), ("prag", "adapters")):
+        first = found[method][ALONE]["text"].strip().splitlines()[0]
         assert told[name] == first
 
 

@@ -1,4 +1,4 @@
-"""python -m lorary ask "question", python -m lorary keys: see --help."""
+"""python -m lorary ask "question", pairs FILE, warm-up FILE, keys: see --help."""
 
 import argparse
 import io
@@ -9,7 +9,7 @@ import warnings
 
 from .core.errors import LoraryError, explain
 from .core.values import is_text
-from .plan.config import load_schema, table
+from .plan.config import SAMPLE, load_schema, table
 from .plan.methods import METHODS
 
 
@@ -45,6 +45,31 @@ def main() -> int:
         help="list every key of the config, with its default",
         description="Every key of the config with its default, as Markdown: the table of config/README.md.",
     )
+    pairs = commands.add_parser(
+        "pairs",
+        help="see how good the pairs of a file of augmented data are",
+        description="Put the pairs and rewrites of a file of augmented data to the checks that those made here stand.",
+    )
+    pairs.add_argument("file", help="<type>.json")
+    pairs.add_argument("--augment-model", required=True, help="whose they are: the beginning of <augment_model>_qa")
+    warm = commands.add_parser(
+        "warm-up",
+        help="make the data of a warm-up out of questions",
+        description="Write questions, without passages, as augmented data that one adapter is made of: the base weight"
+        " that others start from. docs/warm_up.md has the rest.",
+    )
+    warm.add_argument("questions", nargs="+", metavar="FILE", help="a set of questions with answers, each")
+    warm.add_argument(
+        "--after",
+        type=_natural,
+        default=SAMPLE,
+        metavar="N",
+        help="leave the first N of each type for testing: what `sample` is in the runs (default: %(default)s)",
+    )
+    warm.add_argument("--take", type=_positive, metavar="N", help="N of each file at most (default: all)")
+    warm.add_argument("--out", required=True, metavar="FOLDER", help="the data_dir")
+    warm.add_argument("--dataset", required=True, metavar="NAME")
+    warm.add_argument("--augment-model", required=True, metavar="NAME", help="the folder in it, as in the config")
     arguments = parser.parse_args()
     if arguments.command == "keys":
         print(table(), end="")
@@ -59,6 +84,17 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what this locale cannot show, as on stderr
     try:
+        if arguments.command == "pairs":
+            from .augment.quality import describe
+
+            print(describe(arguments.file, arguments.augment_model))
+            return 0
+        if arguments.command == "warm-up":
+            from .data import warm_up
+
+            where = arguments.out, arguments.dataset, arguments.augment_model
+            print(warm_up.write(arguments.questions, arguments.after, arguments.take, *where))
+            return 0
         from .answer.ask import ask
 
         print(
@@ -96,9 +132,17 @@ def _question(text: str) -> str:
 
 
 def _positive(text: str) -> int:
+    return _from(1, text)
+
+
+def _natural(text: str) -> int:
+    return _from(0, text)
+
+
+def _from(least: int, text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("a whole number from 1")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"a whole number from {least}")
     return number
 
 

@@ -1,4 +1,5 @@
 # The plan of the runs, made when the Snakefile is read: the passages are known, so there is no checkpoint.
+import re
 import sys
 import time
 from functools import partial
@@ -20,7 +21,7 @@ from lorary.core.errors import LoraryError, explain
 from lorary.core.private import lock_files
 from lorary.plan import layout, whole
 from lorary.plan.config import check_files
-from lorary.plan.encode import model_files
+from lorary.plan.model import model_files
 from lorary.report import summary
 
 STARTED = time.time()
@@ -48,6 +49,12 @@ def threads(wildcards):
     """All cores on the processor, where one job trains at a time; on GPUs, each job's share of them. On a cluster each
     job gets what the profile calls `cores`."""
     return device.share_of(workflow.cores) if workflow.local_exec else workflow.cores
+
+
+def planned(name):
+    """What this plan has to make under a name of PLAN.encoding.raw, as a pattern: what an earlier call has left, and is
+    read now, is nothing to be made."""
+    return "|".join(map(re.escape, PLAN.encoding.raw[name])) or "(?!)"
 
 
 def plot(name, category, what):

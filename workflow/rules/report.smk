@@ -7,9 +7,10 @@ rule report:
         PLAN.scores,
         PLAN.predictions,
         PLAN.records,
+        PLAN.augmented,
     output:
-        # Of runs that have inference_methods.
-        scores=plot("scores", "Scores", "F1 by method") if PLAN.scores else [],
+        # Of runs that have questions, and inference_methods.
+        scores=plot("scores", "Scores", "F1 by method") if PLAN.predictions else [],
         knowledge=plot("knowledge", "Knowledge", "before and after") if PLAN.scores else [],
         page=report(
             layout.REPORT,
@@ -27,6 +28,7 @@ rule report:
         "../../envs/lorary.yaml"
     params:
         runs=PLAN.shown_runs(),
+        augmented=PLAN.shown_augmentation(),
     message:
         f"Drawing {layout.REPORT}"
     script:

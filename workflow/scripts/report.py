@@ -9,4 +9,4 @@ from lorary.core.job import job
 from lorary.report.page import ShownRun, build
 
 with job(snakemake.log[0], snakemake.rule):
-    build([ShownRun(**run) for run in snakemake.params.runs])
+    build([ShownRun(**run) for run in snakemake.params.runs], snakemake.params.augmented)

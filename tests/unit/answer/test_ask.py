@@ -85,6 +85,12 @@ def test_a_question_that_shares_nothing_finds_nothing(question):
         found(ENGLISH + CHINESE, question)
 
 
+def test_what_has_no_text_is_not_found():
+    assert found([None, *ENGLISH, None], "Which FERRY is there?") == [2]
+    with pytest.raises(LoraryError, match="No passage shares a word"):
+        found([None], "Which FERRY is there?")
+
+
 def test_a_title_counts():
     """As table of data has it, in what else a row carried."""
     titles = [

@@ -79,6 +79,16 @@ def test_the_first_half_of_the_pairs_rounded_up_comes_with_passage_then_rewrite(
     assert list(prompts.passage_sequences(row, with_cot)) == sequences
 
 
+@pytest.mark.parametrize("with_cot", [False, True])
+def test_without_a_passage_each_pair_comes_once_and_alone(with_cot):
+    row = {"passage": None, "rewrite": None}
+    row["pairs"] = [{"question": f"q{i}", "answer": f"a{i}", "full_answer": f"f{i}"} for i in range(3)]
+    a = "f" if with_cot else "a"
+    assert list(prompts.passage_sequences(row, with_cot)) == [(f"q{i}", None, f"{a}{i}") for i in range(3)]
+    row |= {"passage": "", "rewrite": ""}  # which the reference pads with, and shows
+    assert [context for _, context, _ in prompts.passage_sequences(row, with_cot)] == ["", "", "", "", None]
+
+
 @pytest.mark.parametrize(
     ("clean", "questions"),
     [

@@ -178,7 +178,7 @@ def test_sample_takes_the_first_questions(tmp_path):
     path = write(tmp_path, total=tiny.make_rows(3)) / "total.json"
     for sample, taken in ((1, 1), (3, 3), (300, 3), (-1, 3)):
         assert [r["did"] for r in dataset.load([path], sample, "aug")] == [did for did in range(taken) for _ in "01"]
-        assert dataset.passage_counts([path], sample, "aug") == [2] * taken
+        assert dataset.outline([path], sample, "aug") == ([2] * taken, True)
 
 
 def test_a_row_a_passage_by_position_with_all_that_it_carried(tmp_path):
@@ -228,7 +228,7 @@ def test_all_faults_at_once_with_their_places(tmp_path):
         '  total.json, question 6: expected an object, found "text"',
         f'  total.json, question 7, passages: expected a list of strings, found "{"x" * 59}...',
     ]
-    assert sorted(refusal(tmp_path, rows, dataset.passage_counts).splitlines()) == sorted(told)
+    assert sorted(refusal(tmp_path, rows, dataset.outline).splitlines()) == sorted(told)
 
 
 def test_passages_and_augment_are_the_same_passages(tmp_path):
@@ -250,7 +250,7 @@ def test_passages_and_augment_are_the_same_passages(tmp_path):
         f"  total.json, question 2, passages 1: expected passage 1 of augment ({short[2][1]}), found {short[2][0]}",
         f"  total.json, question 3, passages 1: expected passage 1 of augment ({short[3][1]}), found {found(rows[3])}",
     ]
-    assert refusal(tmp_path, rows, dataset.passage_counts).splitlines() == told
+    assert refusal(tmp_path, rows, dataset.outline).splitlines() == told
 
 
 def found(row):
@@ -269,11 +269,11 @@ def found(row):
     ],
 )
 def test_what_is_wrong_is_found_before_anything_runs(tmp_path, spoil):
-    """passage_counts is what is read with the Snakefile."""
+    """outline is what is read with the Snakefile."""
     rows = tiny.make_rows(3)
     spoil(rows[2])
     content = json.dumps(rows).replace("Infinity", "1e999").encode()
-    assert refusal(tmp_path, content, dataset.passage_counts) == refusal(tmp_path, content)
+    assert refusal(tmp_path, content, dataset.outline) == refusal(tmp_path, content)
 
 
 @pytest.mark.parametrize("key", ["answer", "full_answer"])
@@ -290,7 +290,7 @@ def test_answers_that_are_no_text_are_read_where_the_config_says_so(tmp_path, ke
     told = f"  {place} (lenient_answers: true reads it)"
     assert refusal(tmp_path, rows).splitlines()[1:] == [told]
     path = tmp_path / "total.json"
-    assert dataset.passage_counts([path], -1, "aug", lenient_answers=True) == [2, 2]
+    assert dataset.outline([path], -1, "aug", lenient_answers=True) == ([2, 2], True)
     table = dataset.load([path], -1, "aug", lenient_answers=True)
     rows[1]["augment"][0]["aug_qa"][2][key] = text
     assert table == load(tmp_path, rows)
@@ -352,7 +352,7 @@ NAN = json.dumps([*tiny.make_rows(1), {"score": float("nan")}]).encode()
     ],
     ids=["empty", "broken", "NaN", "Infinity", "5000 digits", "latin-1", "deep", "object", "null", "no questions"],
 )
-@pytest.mark.parametrize("function", [dataset.load, dataset.passage_counts])
+@pytest.mark.parametrize("function", [dataset.load, dataset.outline])
 def test_files_that_hold_no_questions(tmp_path, content, words, function):
     told = refusal(tmp_path, content, function)
     assert told.startswith(f"{tmp_path}/total.json: ")
@@ -374,7 +374,7 @@ def test_json_lines_are_read_as_a_list_is(tmp_path, end, name):
         (tmp_path / name).write_bytes(lines(rows[:number], end).encode(encoding))
         files = questions.type_files(tmp_path, None)
         assert dataset.load(files["total"], -1, "aug") == [row for row in expected if row["did"] < number]
-        assert dataset.passage_counts(files["total"], -1, "aug") == [2] * number
+        assert dataset.outline(files["total"], -1, "aug") == ([2] * number, True)
 
 
 def test_a_line_that_is_broken_is_named(tmp_path):
@@ -403,7 +403,7 @@ def test_a_key_that_is_given_twice_is_named_by_its_place(tmp_path):
     content = rows.replace('"answer": "', '"answer": "old", "answer": "', 2).replace(
         '{"pid": 1,', '{"pid": 1, "pid": 1,', 1
     )
-    for function in (dataset.load, dataset.passage_counts):
+    for function in (dataset.load, dataset.outline):
         assert refusal(tmp_path, content.encode(), function).splitlines() == [
             f"{tmp_path}: the data has 3 faults:",
             "  total.json, question 0, passage 0, aug_qa 0, answer: this key is given twice",
@@ -445,3 +445,61 @@ def test_save_and_read_round_trip_and_pandas(tmp_path):
     assert list(frame.columns) == list(table[0])
     assert frame["passage"].tolist() == [row["passage"] for row in table]
     assert [list(pairs) for pairs in frame["pairs"]] == [row["pairs"] for row in table]
+
+
+def without_passage(rows, did=0, pid=0):
+    """Pairs that are learnt on their own, as those of a warm-up."""
+    rows[did]["passages"][pid] = rows[did]["augment"][pid]["passage"] = None
+    del rows[did]["augment"][pid]["aug_rewrite"]
+    return rows[did]["augment"][pid]
+
+
+def test_pairs_need_no_passage(tmp_path):
+    rows = tiny.make_rows(2)
+    pairs = without_passage(rows, 1, 0)["aug_qa"]
+    rows[1]["augment"][0]["aug_rewrite"] = None  # as a table may have it
+    assert all(dataset.is_good(row, "aug") for row in rows)
+    table = load(tmp_path, rows)
+    assert (table[2]["passage"], table[2]["rewrite"], table[2]["pairs"]) == (None, None, pairs)
+    assert table[2]["passages"] == [None, rows[1]["augment"][1]["passage"]]
+    del rows[1]["augment"][0]["aug_rewrite"]
+    assert all(dataset.is_good(row, "aug") for row in rows)
+    assert load(tmp_path, rows) == table
+    assert dataset.outline([tmp_path / "total.json"], -1, "aug") == ([2, 2], True)
+    path = str(tmp_path / "table.parquet")
+    dataset.save(table, path)
+    assert dataset.read(path, 0, None) == table
+    rows = [rows[1] | {"question": None, "answer": []}]
+    assert load(tmp_path, rows)[0]["question"] is None
+
+
+def test_no_pairs_without_a_reason(tmp_path):
+    rows = tiny.make_rows(1)
+    rows[0]["augment"][0] |= {"aug_qa": [], "error": "too long"}
+    assert dataset.is_good(rows[0], "aug")
+    assert load(tmp_path, rows)[0]["error"] == "too long"
+    rows[0]["augment"][0]["error"] = ""
+    assert not dataset.is_good(rows[0], "aug")
+    assert "error: expected a string that says why there are no pairs, found " in refusal(tmp_path, rows)
+
+
+def test_a_passage_that_is_null_is_null_throughout(tmp_path):
+    """Else somebody has lost it."""
+    rows = tiny.make_rows(5, passages=1)
+    lost = [without_passage(rows, did) for did in range(5)]
+    lost[0]["aug_rewrite"] = "a rewrite"
+    rows[1]["passages"] = ["a passage"]
+    lost[2] |= {"passage": "a passage", "aug_rewrite": "a rewrite"}
+    lost[3]["passage"] = "a passage"
+    lost[4]["aug_qa"] = []
+    told = refusal(tmp_path, rows).splitlines()
+    there = "(the keys there: aug_qa, passage, pid)"
+    assert told[1:] == [
+        "  total.json, question 0, passage 0, aug_rewrite: expected no rewrite, since there is no passage,"
+        ' found "a rewrite"',
+        '  total.json, question 1, passages 0: expected passage 0 of augment (null), found "a passage"',
+        '  total.json, question 2, passages 0: expected passage 0 of augment ("a passage"), found null',
+        f"  total.json, question 3, passage 0, aug_rewrite: missing {there}",
+        "  total.json, question 4, passage 0, aug_qa: expected a list of at least one question-answer pair, found []",
+    ]
+    assert refusal(tmp_path, rows, dataset.outline).splitlines() == told

@@ -8,7 +8,7 @@ import pytest
 
 import tiny
 from lorary.core.errors import LoraryError
-from lorary.plan import encode, layout
+from lorary.plan import encode, layout, model
 from lorary.plan.config import load_schema, resolve
 from lorary.plan.run import LATER
 
@@ -342,7 +342,7 @@ def test_a_model_is_the_files_that_it_consists_of():
     for name in (".git", ".cache", ".ipynb_checkpoints.json", "figures.json"):
         (clone / name).mkdir()
     (clone / "lost.json").symlink_to("nowhere.json")
-    assert encode.model_files(str(clone)) == [str(clone / name) for name in sorted(parts)]
+    assert model.model_files(str(clone)) == [str(clone / name) for name in sorted(parts)]
 
 
 def test_a_model_may_be_a_gguf_file():
@@ -350,7 +350,7 @@ def test_a_model_may_be_a_gguf_file():
         make(model_path="./tiny.gguf")
     Path("tiny.gguf").touch()
     (job,) = make(model_path="./tiny.gguf").models.values()
-    assert encode.model_files(job.params["model_path"]) == ["tiny.gguf"]
+    assert model.model_files(job.params["model_path"]) == ["tiny.gguf"]
 
 
 def test_a_given_base_weight_is_its_two_files():

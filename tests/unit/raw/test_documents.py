@@ -34,6 +34,13 @@ def read(folder, passage_words=100):
     return documents.read(str(folder), passage_words, str(folder.parent / "cache"))
 
 
+def outline(folder, passage_words=100):
+    found = documents.outline(str(folder), passage_words, str(folder.parent / "cache"))
+    assert list(found) == sorted(found)
+    assert all(Path(path).is_file() for path in found)
+    return list(found.values())
+
+
 def only(folder, passage_words=100):
     """The passages of the one document of a folder, as title, text and place."""
     [passages] = read(folder, passage_words)
@@ -42,7 +49,7 @@ def only(folder, passage_words=100):
 
 def refusal(folder):
     with pytest.raises(LoraryError) as caught:
-        documents.outline(str(folder), 100, str(folder.parent / "cache"))
+        outline(folder)
     return str(caught.value)
 
 
@@ -223,6 +230,15 @@ def test_a_title_without_a_heading(tmp_path):
     ]
 
 
+def test_half_a_letter_is_no_title(tmp_path):
+    """Which YAML can say, and no file can hold."""
+    half = '---\ntitle: "Half \\ud83d and whole \\ud83d\\ude00"\n---\nText.'
+    folder = write(tmp_path / "docs", a_md=half, b_html="<title>&#xD83D;</title>&#xDE00;")
+    [a], [b] = read(folder)
+    assert a.title == a.extra["document"] == "Half \ufffd and whole \U0001f600"
+    assert (b.title, b.text) == ("\ufffd", "\ufffd")
+
+
 def test_html_is_read_as_it_is_seen(tmp_path):
     page = """<html><head><title>Site</title><style>p {}</style></head><body>
 <header><h1>Banner</h1></header><nav>Menu</nav>
@@ -328,10 +344,20 @@ def test_what_is_in_the_folder_and_no_document(tmp_path):
     assert "hidden" not in told
 
 
+@pytest.mark.parametrize("name", ["{sample}.txt", "a}.md", "a\nb.txt", "a\x7f.pdf", "of {all}/a.txt"])
+def test_a_name_that_snakemake_cannot_take(tmp_path, name):
+    folder = write(tmp_path / "docs", a_txt="Text.")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("Text.")
+    assert f"1 fault in these documents:\n  {name!r}: this name has braces or control" in refusal(folder)
+    (folder / name).rename(folder / "other {}.docx")
+    assert outline(folder) == [1]
+
+
 def test_other_files_are_left_out_in_words(tmp_path, caplog):
     folder = write(tmp_path / "docs", a_txt="Text.", b_docx="x", c_docx="x", README="x")
     for _ in range(2):
-        assert documents.outline(str(folder), 100, str(tmp_path / "cache")) == [1]
+        assert outline(folder) == [1]
     assert [record.getMessage().partition("left out: ")[2] for record in caplog.records] == ["2 × .docx, 1 × no ending"]
     (folder / "a.txt").unlink()
     assert "no document in this folder; there is 2 × .docx, 1 × no ending. Convert them" in refusal(folder)
@@ -356,20 +382,19 @@ def cuttings(monkeypatch):
 
 def test_only_what_changes_is_cut_again(tmp_path, cuttings):
     folder = write(tmp_path / "docs", a_txt=SENTENCE * 20, b_md="Text.", c_html="<p>Text.")
-    cache = str(tmp_path / "cache")
-    assert documents.outline(str(folder), 100, cache) == [2, 1, 1]
+    assert outline(folder) == [2, 1, 1]
     assert cuttings == ["a.txt", "b.md", "c.html"]
     first = read(folder)
-    assert documents.outline(str(folder), 100, cache) == [2, 1, 1]
+    assert outline(folder) == [2, 1, 1]
     assert cuttings == ["a.txt", "b.md", "c.html"]
     write(folder, b_md=SENTENCE * 40)
-    assert documents.outline(str(folder), 100, cache) == [2, 4, 1]
+    assert outline(folder) == [2, 4, 1]
     assert cuttings[3:] == ["b.md"]
     (folder / "c.html").unlink()
-    assert documents.outline(str(folder), 100, cache) == [2, 4]
+    assert outline(folder) == [2, 4]
     assert read(folder)[0] == first[0]
     assert cuttings[3:] == ["b.md"]
-    assert documents.outline(str(folder), 50, cache) == [4, 7]
+    assert outline(folder, 50) == [4, 7]
     assert cuttings[4:] == ["a.txt", "b.md"]
 
 
@@ -381,7 +406,7 @@ def test_a_damaged_cache_costs_time_only(tmp_path, cuttings):
             content = json.loads(path.read_text())
             path.write_text(json.dumps({**content, "made": ["x"] * 2}) if damage is None else damage)
         assert read(folder) == good
-        assert documents.outline(str(folder), 100, str(tmp_path / "cache")) == [1]
+        assert outline(folder) == [1]
         assert len(cuttings) == i + 2
 
 
@@ -390,7 +415,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, caplog):
     (tmp_path / "cache").touch()
     kept._tell.cache_clear()
     assert [len(passages) for passages in read(folder)] == [1, 1]
-    assert documents.outline(str(folder), 100, str(tmp_path / "cache")) == [1, 1]
+    assert outline(folder) == [1, 1]
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path}/cache cannot be written (Not a directory): raw text is read anew by each job"
     ]
@@ -402,7 +427,7 @@ def test_processes_that_cut_at_once_agree(tmp_path):
     for _ in range(4):
         if not (child := os.fork()):
             try:
-                os._exit(0 if len(documents.outline(str(folder), 20, str(tmp_path / "cache"))) == 20 else 1)
+                os._exit(0 if len(outline(folder, 20)) == 20 else 1)
             finally:
                 os._exit(2)
         children.append(child)

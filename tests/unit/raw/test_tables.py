@@ -116,10 +116,16 @@ LATIN = 'id,text\n1,"a\nb"\n2,caf\u00e9\n'.encode("latin-1")
     [
         ("a.jsonl", '{"text": "x"}\n{"body": "y", "id": 3}\n', ["line 2: no column text", "(there: body, id)"]),
         ("a.jsonl", '{"text": "x"}\n{"text"\n', ["1 fault in this table:", "line 2: this is not JSON"]),
-        ("a.jsonl", '{"text": "x", "text": "y"}\n', ["line 1: this is not JSON (text is given twice)"]),
+        ("a.jsonl", '{"text": "x", "text": "y"}\n', ['line 1: the key "text" is given twice']),
+        ("a.jsonl", '{"text": "x", "n": [{"m": 1, "m": 2}]}\n', ['line 1: the key "m" is given twice']),
         ("a.jsonl", '{"text": "x", "n": NaN}\n', ["line 1: this is not JSON (NaN is no JSON value)"]),
-        ("a.jsonl", "[" * 100_000, ["line 1: this is not JSON"]),
-        ("a.jsonl", '["x"]\n"y"\n', ["line 1: expected a row", 'found ["x"]', "line 2"]),
+        ("a.jsonl", '{"text": "x", "n": 1e999}\n', ["line 1: this is not JSON (1e999 is too large a number)"]),
+        ("a.jsonl", "[" * 100_000, ["this is not JSON"]),
+        (
+            "a.jsonl",
+            '"x"\n["y"]\n',
+            ['line 1: expected an object, found "x"', 'line 2: expected an object, found ["y"]'],
+        ),
         ("a.jsonl", '{"text": "\\ud800"}\n', ['line 1: column "text": half a letter']),
         ("a.jsonl", '{"text": "x", "n": ["\\udfff"]}\n', ['line 1: column "n": half a letter']),
         (
@@ -129,7 +135,8 @@ LATIN = 'id,text\n1,"a\nb"\n2,caf\u00e9\n'.encode("latin-1")
         ),
         ("a.json", '[{"text": "x"}, {"text": " "}]', ["row 2: column text: the text is empty"]),
         ("a.json", '[{"text": "x"}, {"text": "\\ud800"}]', ['row 2: column "text": half a letter']),
-        ("a.json", "3", ["expected a list of rows, found 3"]),
+        ("a.json", "3", ["line 1: expected an object, found 3"]),
+        ("a.json", '[3, {"text": "x", "text": "y"}]', ["row 1: expected an object", 'row 2: the key "text" is given']),
         ("a.json", "[", ["this is not JSON"]),
         ("a.json", "[]", ["has no rows"]),
         ("a.csv", "id,text\n1,x,y\n2\n", ["row 1 (line 2): 3 cells, and the header has 2", "row 2 (line 3): 1 cells"]),
@@ -164,6 +171,10 @@ def test_parquet_without_its_column_or_rows(tmp_path):
     broken = pa.StringArray.from_buffers(1, pa.array([0, 1], pa.int32()).buffers()[1], pa.py_buffer(b"\xe9"))
     pq.write_table(pa.table({"text": broken}), tmp_path / "d.parquet")
     assert "not UTF-8" in refusal(tmp_path / "d.parquet")
+    pq.write_table(pa.table([["x"], ["y"]], ["text", "text"]), tmp_path / "e.parquet")
+    assert 'two columns are named "text"' in refusal(tmp_path / "e.parquet")
+    pq.write_table(pa.table({"text": ["x"], "on": pa.array([2**30], pa.date32())}), tmp_path / "f.parquet")
+    assert "a value after row 0 cannot be read (days=1073741824; " in refusal(tmp_path / "f.parquet")
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])

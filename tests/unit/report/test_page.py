@@ -64,7 +64,7 @@ def test_what_is_not_there_is_left_out(tmp_path, monkeypatch):
         predictions=[{"file": "prag/total/predict.json", "type": "total", "method": "prag"}],
         answers="answers",
     )
-    page.build([run], "failed.tsv")
+    page.build([run], [], "failed.tsv")
     text = Path(layout.REPORT).read_text(encoding="utf-8")
     assert "1 passage failed" in text
     assert "total/data_3/passage_1" in text
@@ -73,7 +73,7 @@ def test_what_is_not_there_is_left_out(tmp_path, monkeypatch):
     assert "<h2>Scores" not in text
     assert "Probability of the answers" not in text
     # and with none of it
-    page.build([], "none.tsv")
+    page.build([], [], "none.tsv")
     assert "<h1>What the adapters taught</h1>" in Path(layout.REPORT).read_text(encoding="utf-8")
 
 

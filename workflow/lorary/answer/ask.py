@@ -34,7 +34,7 @@ class Found:
 
     name: str  # <type>/data_<did>/passage_<pid>
     kind: str  # its type
-    text: str
+    text: str | None  # None: its adapter was made of pairs alone
     score: float | None  # BM25's; None: the user named it
 
 
@@ -55,7 +55,7 @@ def ask(
     model = layout.MODEL.format(model=config["model_name"])
     _check_model(model, [about["model"] for about in of_these])
     prompter = load_prompter(model, config)
-    texts = [passage.text for passage in found]
+    texts = [passage.text for passage in found if passage.text is not None]
     prompts = {m: prompter.prompt_ids(question, texts if METHODS[m].passages else []) for m in methods}
     answers = {}
     source = Trained(table.set_index("name").to_dict("index"))
@@ -86,7 +86,7 @@ def find_run(root: str, name: str | None) -> Path:
 def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
     """The passages that go best with the question (`search.best`), each text once. Raises LoraryError where none shares
     a word with it."""
-    table = table.drop_duplicates("passage").reset_index(drop=True)
+    table = table.dropna(subset="passage").drop_duplicates("passage").reset_index(drop=True)
     lines = table.to_dict("records")
     found = best([RawPassage(line["passage"], line["title"]) for line in lines], question, top)
     if not found:
@@ -142,6 +142,7 @@ def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
             continue
         passages = rows.read(table, 0, None)
         texts = pd.DataFrame(passages, columns=["did", "pid", "passage"])
+        texts["passage"] = texts["passage"].astype(object).where(texts["passage"].notna(), None)
         texts = texts.assign(type=kind, title=[_title(passage["extra"]) for passage in passages])
         parts.append(index.merge(texts, on=["type", "did", "pid"]))
     if not parts:
@@ -168,7 +169,10 @@ def _shown(question: str, folder: Path, found: list[Found], answers: dict[str, s
     lines = [question, "", f"Adapters of {folder}:"]
     for passage in found:
         score = "" if passage.score is None else f"  (BM25 {passage.score:.2f})"
-        lines += [f"  {passage.name}{score}", textwrap.indent(textwrap.shorten(passage.text, 100), "    ")]
+        lines += [
+            f"  {passage.name}{score}",
+            textwrap.indent(textwrap.shorten(passage.text or "(no passage)", 100), "    "),
+        ]
     width = max(len(METHODS[method].title) for method in answers)
     lines.append("")
     for method, text in answers.items():

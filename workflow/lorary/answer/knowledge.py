@@ -65,7 +65,9 @@ def test_passages(
             continue
         decides = pairs, source.digest(own), other and source.digest(other)
         items.append(Item(key(settings, decides), place, {"pairs": pairs, "own": own, "other": other}))
-        texts = {name: " ".join(row[name].split()) for name in ("question", "passage")}  # on one line of the table
+        texts = {
+            name: " ".join((row[name] or "").split()) for name in ("question", "passage")
+        }  # on one line of the table
         about = {"type": kind, "did": row["did"], "pid": row["pid"], **texts, "pairs": len(pairs)}
         lines.append({**about, "other": other and layout.passage_name(kind, *other)})
 

@@ -120,7 +120,7 @@ def _questions(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "test_id": json.loads(row["extra"])["question"].get("test_id", row["did"]),
                 "question": row["question"],
                 "answer": row["answers"],
-                "passages": row["passages"],
+                "passages": [passage for passage in row["passages"] if passage is not None],
                 "positions": [],
             },
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..core.errors import LoraryError
+from ..core.files import read_json
 from ..plan import layout
 from ..raw.index import Index, digest, make
 from ..raw.passages import RawPassage
@@ -20,8 +21,10 @@ def best(passages: list[RawPassage], question: str, top: int) -> list[tuple[int,
 
 @contextlib.contextmanager
 def _index(passages: list[RawPassage]) -> Iterator[Index]:
-    """Kept for the next question where something can be kept."""
-    folder = layout.index_folder(digest(passages)[:16])
+    """The one that retrieval has made of the same passages; or one that is kept for the next question, where something
+    can be kept."""
+    content = digest(passages)
+    folder = _found(content) or layout.CORPUS_INDEX.format(index=content[:16])
     with tempfile.TemporaryDirectory() as temporary:
         try:
             index = Index(folder)
@@ -33,3 +36,12 @@ def _index(passages: list[RawPassage]) -> Iterator[Index]:
                 make(passages, folder)
             index = Index(folder)
         yield index
+
+
+def _found(content: str) -> str | None:
+    """A folder whose index says that it is of this content."""
+    for about in sorted(Path().glob(layout.CORPUS_INDEX.format(index="*/about.json"))):
+        with contextlib.suppress(LoraryError, LookupError, TypeError):
+            if read_json(about)["sha256"] == content:
+                return str(about.parent)
+    return None

@@ -57,7 +57,7 @@ class Server:
         base_url: str,
         model: str,
         at_once: int,
-        timeout: float = 120,
+        timeout: float = 300,
         patience: float = 600,
         prices: tuple[float, float] | None = None,
     ):

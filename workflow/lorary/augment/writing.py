@@ -10,16 +10,13 @@ import torch
 from torch import Tensor
 
 from ..core.errors import LoraryError
+from ..raw.words import UNBROKEN
 from .talk import Request
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 LIKELIEST = 50  # tokens, among which one is drawn
-# Characters of scripts that are written without blanks between words: Thai, Lao, Burmese, Khmer, kana, Han.
-UNBROKEN = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
 # From the first to the last character, neither of them a blank.
 RUN = r"start: RUN" "\n" r"RUN: PART & /\S([\s\S]*\S)?/" "\n" "PART: %regex "
 
@@ -102,7 +99,7 @@ class Writer:
         if request.pattern is not None:
             grammar = LLMatcher.grammar_from_regex(request.pattern)
         elif request.words_of is not None:
-            parts = "substring_chars" if UNBROKEN.search(request.words_of) else "substring_words"
+            parts = "substring_chars" if re.search(f"[{UNBROKEN}]", request.words_of) else "substring_words"
             grammar = LLMatcher.grammar_from_lark(RUN + json.dumps({parts: request.words_of}))
         else:
             grammar = LLMatcher.grammar_from_json_schema(request.schema or {}, overrides={"whitespace_flexible": False})

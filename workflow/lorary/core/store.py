@@ -65,9 +65,9 @@ class Store:
         files[TRAINING] = (json.dumps(training) + "\n").encode()
         temporary = self.directory / "tmp" / f"{digest}.{os.getpid()}.{secrets.token_hex(4)}"
         try:
-            self._make(temporary.parent)
-            self._make(temporary)
-            readable = self._shared() & 0o444
+            self.make(temporary.parent)
+            self.make(temporary)
+            readable = self.shared() & 0o444
             for name, content in files.items():
                 with (temporary / name).open("wb") as file:
                     file.write(content)
@@ -80,22 +80,22 @@ class Store:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def _shared(self) -> int:
+    def shared(self) -> int:
         """What the store's own folder permits its group and others."""
         return self.directory.stat().st_mode & OF_THE_GROUP_AND_OTHERS
 
-    def _make(self, folder: Path) -> None:
+    def make(self, folder: Path) -> None:
         """A folder of the store."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
             mode = stat.S_IMODE(folder.stat().st_mode)
-            if mode != mode | self._shared():
-                folder.chmod(mode | self._shared())
+            if mode != mode | self.shared():
+                folder.chmod(mode | self.shared())
 
     def _give_its_name(self, temporary: Path, digest: str) -> None:
         entry, damaged = self.entry(digest), temporary.with_name(f"{temporary.name}.damaged")
-        self._make(entry.parent)
+        self.make(entry.parent)
         sync(self.directory)
         while True:
             try:
@@ -117,7 +117,7 @@ class Store:
     def rename(self, former: str, digest: str) -> None:
         """Let an entry have another digest, if it is there and none has that: the same adapter, by a later release."""
         if self.get(digest) is None and self.get(former) is not None:
-            self._make(self.entry(digest).parent)
+            self.make(self.entry(digest).parent)
             with contextlib.suppress(OSError):  # another job just did so; or it is another user's
                 self.entry(former).rename(self.entry(digest))
 
@@ -169,10 +169,10 @@ class Store:
         here = os.fsencode(f"{os.getcwd()}\0{os.path.abspath(self.records)}")
         note = self.directory / COPIES / hashlib.sha256(here).hexdigest()
         with contextlib.suppress(OSError):  # a store that is only read
-            self._make(note.parent)
+            self.make(note.parent)
             with written_whole(str(note)) as temporary:
                 temporary.write_bytes(here)
-                temporary.chmod(temporary.stat().st_mode | self._shared() & 0o444)
+                temporary.chmod(temporary.stat().st_mode | self.shared() & 0o444)
 
     def noted(self) -> list[tuple[Path, Path]]:
         """Of runs with copies of entries: where Snakemake was called, and where their records lie. Raises OSError."""

@@ -136,6 +136,8 @@ def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa
     for row in rows:
         place = {"did": row["did"], "pid": row["pid"]}
         try:
+            if row.get("error"):  # of its augmentation
+                raise LoraryError(row["error"])
             sequences = []
             for question, context, answer in passage_sequences(row, prompter.with_cot):
                 contexts = [] if context is None else [context]
@@ -143,6 +145,7 @@ def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa
         except Exception as error:  # whatever this tokenizer or its chat template raises over this text
             failed += 1
             reason = f"{type(error).__name__}: {error}; see this passage's text and the model's chat template"
+            reason = row.get("error") or reason
             log.error("data_%s/passage_%s: the prompt ids cannot be made: %s", row["did"], row["pid"], reason)
             table.append({**place, "sequence": 0, "length": 0, "input_ids": [], "error": reason})
             continue
@@ -160,9 +163,10 @@ def passage_sequences(row: dict[str, Any], with_cot: bool) -> Iterator[tuple[str
     """(question, context, answer) of each training sequence of a passage, in order.
 
     The first half of the pairs, rounded up, give two: with the passage and with its rewrite; the others one, without.
+    Where there is no passage (None), each gives one.
     """
     pairs = row["pairs"]
-    with_context = (len(pairs) + 1) // 2
+    with_context = 0 if row["passage"] is None else (len(pairs) + 1) // 2
     for i, pair in enumerate(pairs):
         answer = pair["full_answer"] if with_cot else pair["answer"]
         for context in (row["passage"], row["rewrite"]) if i < with_context else (None,):

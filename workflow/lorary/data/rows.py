@@ -18,19 +18,24 @@ SCHEMA = Path(__file__).parents[2] / "schemas" / "question.schema.yaml"
 PAIR = ("question", "answer", "full_answer")
 
 
-def passage_counts(files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False) -> list[int]:
-    """How many passages each question has, of the questions to solve: all that the workflow has to know of them.
+def outline(
+    files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False
+) -> tuple[list[int], bool]:
+    """How many passages each question has, of the questions to solve, and whether they are any to be answered: all that
+    the workflow has to know of them.
 
     Raises LoraryError that names every fault, as `load` does: what is wrong is told before anything runs.
     """
-    return [len(question["augment"]) for _, _, question in _checked(files, sample, augment_model, lenient_answers)]
+    rows = _checked(files, sample, augment_model, lenient_answers)
+    return [len(question["augment"]) for _, _, question in rows], rows[0][-1]["question"] is not None
 
 
 def load(files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False) -> list[dict[str, Any]]:
     """The checked rows, one a passage, in the order of questions and of their passages.
 
-    Returns dicts with did, pid (positions from 0), question, answers (list), passages (the question's, list), passage,
-    rewrite, pairs (list of question, answer, full_answer) and extra (JSON: what else the row carried).
+    Returns dicts with did, pid (positions from 0), question (None where there is none), answers (list), passages (the
+    question's, list), passage and rewrite (None where pairs are learnt without one), pairs (list of question, answer,
+    full_answer), error (why it has none, mostly None) and extra (JSON: what else the row carried).
     Raises LoraryError that names every fault: file, question, passage, key and what was expected.
     """
     rows = _checked(files, sample, augment_model, lenient_answers)
@@ -41,18 +46,19 @@ def load(files: list[Path], sample: int, augment_model: str, lenient_answers: bo
         for pid, augment in enumerate(question["augment"]):
             extra = {
                 "question": _without(question, {"question", "answer", "passages", "augment"}),
-                "passage": _without(augment, {"passage", rewrite, pairs}),
+                "passage": _without(augment, {"passage", rewrite, pairs, "error"}),
             }
             table.append(
                 {
                     "did": did,
                     "pid": pid,
                     "question": question["question"],
-                    "answers": answer if isinstance(answer, list) else [answer],
+                    "answers": answer if isinstance(answer, list) else [] if answer is None else [answer],
                     "passages": question["passages"],
                     "passage": augment["passage"],
-                    "rewrite": augment[rewrite],
+                    "rewrite": augment.get(rewrite),
                     "pairs": [{key: pair[key] for key in PAIR} for pair in augment[pairs]],
+                    "error": augment.get("error"),
                     "extra": json.dumps(extra),
                 }
             )
@@ -67,7 +73,7 @@ def save(table: list[dict[str, Any]], path: str) -> None:
     text, texts = pa.string(), pa.list_(pa.string())
     pair = pa.struct([("question", text), ("answer", text), ("full_answer", text)])
     columns = [("did", pa.int32()), ("pid", pa.int32()), ("question", text), ("answers", texts), ("passages", texts)]
-    columns += [("passage", text), ("rewrite", text), ("pairs", pa.list_(pair)), ("extra", text)]
+    columns += [("passage", text), ("rewrite", text), ("pairs", pa.list_(pair)), ("error", text), ("extra", text)]
     with written_whole(path) as temporary:
         pq.write_table(
             pa.Table.from_pylist(table, schema=pa.schema(columns)),
@@ -91,6 +97,14 @@ def read(path: str, start: int, stop: int | None) -> list[dict[str, Any]]:
 def check(rows: list[Row], augment_model: str) -> list[str]:
     """Every fault of the rows, one line each."""
     faults = []
+    asked = [
+        question for _, _, question in rows if not isinstance(question, dict) or question.get("question") is not None
+    ]
+    if 0 < len(asked) < len(rows):
+        file, index, _ = next(row for row in rows if isinstance(row[2], dict) and row[2].get("question") is None)
+        faults.append(
+            f"{place(file, index, ['question'])}: expected a string, as other rows have, or null in all of them"
+        )
     for file, index, question in rows:
         found = [] if is_good(question, augment_model) else list(schema_faults(file, index, question, augment_model))
         faults += found or _differing(file, index, question)
@@ -114,14 +128,25 @@ def is_good(question: Any, augment_model: str) -> bool:
     rewrite, pairs = f"{augment_model}_rewrite", f"{augment_model}_qa"
     try:
         answers = question["answer"] if isinstance(question["answer"], list) else [question["answer"]]
-        texts = [question["question"], *answers]
-        filled = [answers, question["augment"]]
+        if question["question"] is None:  # passages that nobody asks about
+            if answers not in ([], [None]):
+                return False
+            texts, filled = [], [question["augment"]]
+        else:
+            texts, filled = [question["question"], *answers], [answers, question["augment"]]
         lists = [question["passages"], question["augment"]]
-        texts += question["passages"]
+        texts += [passage for passage in question["passages"] if passage is not None]
         for augment in question["augment"]:
-            texts += [augment["passage"], augment[rewrite]]
+            if augment["passage"] is not None:
+                texts += [augment["passage"], augment[rewrite]]
+            elif augment.get(rewrite) is not None:
+                return False
             texts += [pair[key] for pair in augment[pairs] for key in PAIR]
-            filled.append(augment[pairs])
+            if "error" in augment:
+                texts.append(augment["error"])
+                filled.append(augment["error"])
+            else:
+                filled.append(augment[pairs])
             lists.append(augment[pairs])
         return all(filled) and all(isinstance(x, list) for x in lists) and all(isinstance(x, str) for x in texts)
     except (KeyError, TypeError):
@@ -203,8 +228,12 @@ def _differing(file: str, index: int, question: dict[str, Any]) -> list[str]:
         f"{place(file, index, ['passages', i])}: expected passage {i} of augment ({short(other['passage'])}),"
         f" found {short(passage)}"
         for i, (passage, other) in enumerate(zip(passages, augment, strict=True))
-        if passage.split() != other["passage"].split()  # blanks apart
+        if _words(passage) != _words(other["passage"])
     ]
+
+
+def _words(passage: str | None) -> list[str] | None:
+    return None if passage is None else passage.split()  # blanks do not count
 
 
 def _for_model(schema: Any, augment_model: str) -> Any:

@@ -42,7 +42,9 @@ def make(encoding: Encoding) -> Answering:
         by_run.setdefault(kind.folder.run, []).append(kind)
     asked = {run: [kind for kind in kinds if kind.methods] for run, kinds in by_run.items()}
     return Answering(
-        predictions=[_prediction(encoding, kind, method) for kind in encoding.types for method in kind.methods],
+        predictions=[
+            _prediction(encoding, kind, method) for kind in encoding.types if kind.questions for method in kind.methods
+        ],
         knowledge=[
             _knowledge(encoding, layout.numbered("knowledge", i), run, kinds)
             for i, (run, kinds) in enumerate((run, kinds) for run, kinds in asked.items() if kinds)

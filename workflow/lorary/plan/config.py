@@ -4,8 +4,10 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 import sys
 import typing
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ import yaml
 
 from ..core.errors import report
 from ..core.twice import refuse_twice
-from ..core.values import chat_date
+from ..core.values import NAME, chat_date
 from . import layout
 from .methods import METHODS
 from .run import Run
 
+SAMPLE = 300  # questions, as the papers
 SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 
 
@@ -44,9 +47,8 @@ def resolve(config: dict[str, Any]) -> list[Run]:
                 faults += _faults(override, one_run, where=f"runs[{i}].")
     settings = [] if faults else [{**defaults, **config, **override} for override in overrides or [{}]]
     for i, setting in enumerate(settings):
-        if setting["with_cot"] and not setting["fewshot"]:
-            where = f"runs[{i}]." if overrides else ""
-            faults.append(f"{where}with_cot: true needs fewshot, a JSON list of {{question, answer}}")
+        where = f"runs[{i}]." if overrides else ""
+        faults += [f"{where}{fault}" for fault in _not_together(setting)]
     if faults:
         raise report(faults, "The config has values that are not allowed (config.yaml, --configfile or --config):")
     return [_run(setting) for setting in settings]
@@ -77,8 +79,64 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+# What each source needs, and what it may have besides.
+SOURCES: dict[str, tuple[list[str], list[str]]] = {
+    "augmented": ([], []),
+    "passages": (["corpus"], ["questions"]),
+    "documents": (["documents"], ["questions"]),
+    "questions": (["questions", "corpus"], []),
+}
+
+
+def _not_together(setting: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with values that are allowed, each on its own."""
+    if setting["with_cot"] and not setting["fewshot"]:
+        yield "with_cot: true needs fewshot, a JSON list of {question, answer}"
+    source = setting["source"]
+    needed, allowed = SOURCES[source]
+    for key in ("documents", "corpus", "questions"):
+        if key in needed and not setting[key]:
+            yield f"source: {source} needs {key}"
+        if key not in [*needed, *allowed] and setting[key]:
+            others = [other for other, (needs, may) in SOURCES.items() if key in [*needs, *may]]
+            yield f"{key} is given, and source: {source} does not read it; source: {' or '.join(others)} does"
+    if source == "augmented":
+        if setting["augment_with"] == "server" or setting["augment_model_path"]:
+            yield "augment_with and augment_model_path are of raw text, and source: augmented needs no more"
+        return
+    if setting["data_dir"]:
+        yield f"data_dir is of augmented data, and source is {source}"
+    if setting["augment_style"] == "reference" and setting["pairs"] != 3:
+        yield "augment_style: reference makes three pairs; leave pairs at 3"
+    if setting["projector"]:
+        yield f"projector: true reads augmented data, and source is {source}"
+    if setting["augment_with"] == "server":
+        if setting["augment_model_path"]:
+            yield "augment_model_path is of a model here; at a server (augment_with) augment_server_model names one"
+        for key in ("augment_base_url", "augment_model"):
+            if not setting[key]:
+                yield f"augment_with: server needs {key}"
+        return
+    for key in ("augment_base_url", "augment_server_model"):
+        if setting[key]:
+            yield f"{key} is given, and augment_with is local; augment_with: server asks there"
+    own = setting["augment_model"] not in (None, setting["model_name"])
+    if setting["augment_model_path"] and not own:
+        yield "augment_model_path needs augment_model, the label of that model in paths, other than model_name"
+    if own and not setting["augment_model_path"]:
+        yield "augment_model names another model than model_name, and augment_model_path does not say where it is"
+    if setting["augment_model_revision"] and not setting["augment_model_path"]:
+        yield "augment_model_revision is given, and augment_model_path is not"
+
+
 def _run(setting: dict[str, Any]) -> Run:
     """The checked setting with what follows from other keys: names, and the folders of the project's own files."""
+    for key in ("documents", "corpus", "questions", "augment_prompts"):
+        setting[key] = setting[key] and layout.one_spelling(setting[key])
+    if setting["sample"] is None:
+        setting["sample"] = SAMPLE if setting["source"] in ("augmented", "questions") else -1
+    brought = setting["documents"] or setting["questions"] or setting["corpus"]
+    setting["dataset"] = setting["dataset"] or (_label(brought) if brought else layout.DEMO_DATASET)
     setting["augment_model"] = setting["augment_model"] or setting["model_name"]
     setting["data_dir"] = layout.one_spelling(setting["data_dir"] or str(layout.DEMO))
     setting["projector_data_dir"] = setting["projector_data_dir"] or f"{setting['data_dir']}_projector"
@@ -92,6 +150,12 @@ def _run(setting: dict[str, Any]) -> Run:
     return Run(*(group(**{key.name: setting[key.name] for key in dataclasses.fields(group)}) for group in groups))
 
 
+def _label(path: str) -> str:
+    """A name for a folder, of a file or folder of a user's."""
+    name = re.sub(r"[^A-Za-z0-9_.+=@-]+", "_", Path(path).stem).lstrip(".+=@-")[:64]
+    return name if re.fullmatch(NAME, name) and name != "base_weight" else "data"
+
+
 def _read(value: Any, rule: dict[str, Any]) -> Any:
     """Undo what YAML 1.1 and the command line do to a value: 3e-4, true and null can arrive as strings, 2 as 2.0."""
     allowed = rule.get("type") or [option.get("type") for option in rule.get("anyOf", [])]
@@ -101,7 +165,7 @@ def _read(value: Any, rule: dict[str, Any]) -> Any:
         return {key: _read_scalar(item) for key, item in value.items()}
     if not isinstance(value, str):
         return value
-    if "null" in allowed and value == "null":
+    if value == "null" and ("null" in allowed or None in rule.get("enum", [])):
         return None
     if allowed == "boolean" and value.lower() in ("true", "false"):
         return value.lower() == "true"
@@ -137,9 +201,10 @@ def _faults(config: dict[str, Any], schema: dict[str, Any], where: str) -> list[
         if error.absolute_path:
             key = str(error.absolute_path[0])
             faults[key] = _fault(where, key, config, properties)
-    for key in ("learning_rate", "chat_template_kwargs"):
+    for key in ("learning_rate", "chat_template_kwargs", "augment_prices"):
         value = config.get(key)
-        if any(map(_is_no_float, value.values() if isinstance(value, dict) else [value])):
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if any(map(_is_no_float, values)):
             faults[key] = _fault(where, key, config, properties)
     if isinstance(date := config.get("chat_date"), str):
         try:

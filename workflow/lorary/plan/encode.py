@@ -4,20 +4,18 @@ A stage of two runs that is the same in every setting is one stage; two that wou
 settings are an error.
 """
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ..base.support import MODEL_FILES, check_config
 from ..core.errors import LoraryError
 from ..core.files import check_folder, refuse_detours, sha256
 from ..data import questions, rows
-from . import layout
+from . import layout, model, raw
 from .config import Run
-from .job import Job
+from .job import Job, Stage
 from .layout import RunFolder, TypeFolder
 from .methods import METHODS
+from .raw import Augmented
 from .resources import Resources
 from .run import deciding
 
@@ -31,6 +29,8 @@ NUMERICS = 2
 # The same where only what a GPU makes differs. It is no part of an adapter's digest, since that is the same on every
 # device: each entry of the store that a GPU made says with which version.
 GPU_NUMERICS = 1
+# Keys of raw sources in which two runs may differ that write the same adapters.
+FREE_OF_RAW = ("augment_at_once", "augment_base_url", "augment_prices", "passages_per_augment_job")
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,13 @@ class Part:
     run: Run
     number: int  # of the run
     folder: TypeFolder
-    files: list[Path]
-    counts: list[int]  # passages of each question
+    data: Augmented
     per_job: int
+
+    @property
+    def counts(self) -> list[int]:
+        """Passages of each question."""
+        return self.data.counts
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Type:
     asked: Run  # of the runs with inference_methods, the one with the most questions
     asked_counts: list[int]
     exports: list[str | list[str]]
+    questions: bool  # whether there are any to be answered
 
     @property
     def passages(self) -> int:
@@ -73,6 +78,7 @@ class Encoding:
     base_weights: list[Job]
     types: list[Type]
     indexes: dict[RunFolder, Job]
+    raw: dict[str, dict[str, Job]]  # what makes augmented data of raw text, by rule and label
 
     @property
     def batches(self) -> list[Job]:
@@ -88,15 +94,20 @@ def make(runs: list[Run]) -> Encoding:
             sharing.setdefault(part.folder.path, []).append(part)
             _refuse_conflict(sharing[part.folder.path])
     models, tables, prompts, base_weights = Stage(), Stage(), Stage(), Stage()
+    of_raw: dict[str, dict[str, Job]] = {rule: {} for rule in raw.RULES}
     types: list[Type] = []
     by_run: dict[RunFolder, list[tuple[Type, Part]]] = {}
     for parts in sharing.values():
         part = _largest(parts)  # the same adapters, and more where the sample is larger
-        model = models.add(_model(part.run), part)
-        base_weight = base_weights.add(_base_weight(part, model), part)
-        table = tables.add(_table(part), part)
-        ids = prompts.add(_prompts(part, model, table), part)
-        batches = _batches(part, model, base_weight, ids)
+        base = models.add(model.base_model(part.run), part.number)
+        base_weight = base_weights.add(_base_weight(part, base), part.number)
+        table = tables.add(_table(part), part.number)
+        for job in part.data.jobs:
+            _refuse_others(of_raw[job.rule].setdefault(job.label, job), job)
+        if part.data.jobs and part.run.augmenting.augment_with == "local":
+            models.add(model.augment_model(part.run), part.number)
+        ids = prompts.add(_prompts(part, base, table), part.number)
+        batches = _batches(part, base, base_weight, ids)
         asking = [other for other in parts if other.run.answers.inference_methods]
         asked = _largest(asking or [part])
         kind = Type(
@@ -110,6 +121,7 @@ def make(runs: list[Run]) -> Encoding:
             asked=asked.run,
             asked_counts=asked.counts,
             exports=[other.run.answers.export for other in parts if other.run.answers.export],
+            questions=part.data.questions,
         )
         types.append(kind)
         by_run.setdefault(part.folder.run, []).append((kind, part))
@@ -123,48 +135,8 @@ def make(runs: list[Run]) -> Encoding:
             folder: _index(layout.numbered("index_adapters", i), folder, contents)
             for i, (folder, contents) in enumerate(by_run.items())
         },
+        raw=of_raw,
     )
-
-
-class Stage:
-    """The jobs of one stage, each output once."""
-
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
-        self._first: dict[str, tuple[Job, dict[str, Any], int]] = {}
-
-    def add(self, job: Job, part: Part) -> Job:
-        path = os.path.commonpath(list(job.outputs.values()))
-        settings = job.params | {key: job.inputs[key] for key in ("model", "table") if key in job.inputs}
-        first, before, number = self._first.setdefault(path, (job, settings, part.number))
-        if differing := [key for key in settings if settings[key] != before[key]]:
-            raise LoraryError(
-                f"runs[{number}] and runs[{part.number}] would both write {path}, with different"
-                f" {', '.join(differing)}. Give them the same, another model_name or another adapter_dir."
-            )
-        if first is job:
-            self.jobs.append(job)
-        return first
-
-
-def _model(run: Run) -> Job:
-    name = run.model.model_name
-    return Job(
-        rule="get_model",
-        label=name,
-        inputs={},
-        outputs={"model": layout.MODEL.format(model=name)},
-        params={key: value for key, value in vars(run.model).items() if key != "model_name"},
-    )
-
-
-def model_files(model_path: str) -> list[str]:
-    """The files of a model that lies here: when they change, the model does. A clone's .git changes at other times."""
-    folder = Path(os.path.expanduser(model_path))
-    if folder.suffix == ".gguf" and folder.is_file():
-        return [str(folder)]
-    files = {path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()}
-    return sorted(str(path) for path in files if not path.name.startswith("."))
 
 
 def _base_weight(part: Part, model: Job) -> Job:
@@ -186,7 +158,7 @@ def _base_weight(part: Part, model: Job) -> Job:
 
 
 def _table(part: Part) -> Job:
-    files = [str(path) for path in part.files]
+    files = [str(path) for path in part.data.files]
     data = vars(part.run.data)
     settings = deciding({key: data[key] for key in ("sample", "augment_model", "lenient_answers")})
     name = layout.table_name(part.run, part.folder.kind, {"files": files, **settings})
@@ -277,7 +249,7 @@ def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> J
             "folder": folder.path,
             "parts": parts,
             "runs": [deciding(run.flat("answers")) for run in runs.values()],
-            "data": sorted({str(path) for _, part in contents for path in part.files}),
+            "data": sorted({str(path) for _, part in contents for path in part.data.files}),
         },
     )
 
@@ -285,19 +257,25 @@ def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> J
 def _parts(run: Run, number: int) -> list[Part]:
     """The types of a run, with what goes into each."""
     _check_paths(run)
-    data, folder = run.data, layout.run_folder(run)
-    root = data.projector_data_dir if data.projector else data.data_dir
-    types = questions.type_files(Path(root) / data.dataset / data.augment_model, data.data_type)
-    how = data.sample, data.augment_model, data.lenient_answers
-    counts = {kind: rows.passage_counts(files, *how) for kind, files in types.items()}
+    folder = layout.run_folder(run)
+    types = _augmented(run) if run.raw.source == "augmented" else raw.types(run)
     per_job = run.jobs.passages_per_job
     if isinstance(per_job, str):  # auto
-        total = sum(map(sum, counts.values()))
+        total = sum(sum(data.counts) for data in types.values())
         per_job = 1 if total <= JOBS else min(-(-total // JOBS), MOST_PASSAGES_PER_JOB)
-    parts = [Part(run, number, TypeFolder(folder, kind), files, counts[kind], per_job) for kind, files in types.items()]
+    parts = [Part(run, number, TypeFolder(folder, kind), data, per_job) for kind, data in types.items()]
     for part in parts:
         refuse_detours(part.folder.path, run.jobs.adapter_dir)
     return parts
+
+
+def _augmented(run: Run) -> dict[str, Augmented]:
+    """The types of a run whose source is augmented data."""
+    data = run.data
+    root = data.projector_data_dir if data.projector else data.data_dir
+    types = questions.type_files(Path(root) / data.dataset / data.augment_model, data.data_type)
+    how = data.sample, data.augment_model, data.lenient_answers
+    return {kind: Augmented(files, *rows.outline(files, *how)) for kind, files in types.items()}
 
 
 def _check_paths(run: Run) -> None:
@@ -310,16 +288,15 @@ def _check_paths(run: Run) -> None:
     given = run.training.base_weight
     if lacking := [file for file in layout.adapter_files(given) if not Path(file).is_file()] if given else []:
         raise LoraryError(f"base_weight: {given}: no adapter in PEFT's format: there is no {' and no '.join(lacking)}.")
-    model_path = os.path.expanduser(run.model.model_path)
-    gguf = model_path.endswith(".gguf")
-    there = os.path.isfile(model_path) if gguf else os.path.isdir(model_path)
-    if model_path.startswith(("/", "./", "../", "~")) and not there:
-        what = "" if gguf else "directory "
-        raise LoraryError(f"model_path: there is no {what}{run.model.model_path} (seen from {Path.cwd()}).")
-    if os.path.isfile(os.path.join(model_path, "config.json")):
-        check_config(Path(model_path), run.model.model_path)
     for key in ("adapter_dir", "store_dir"):
         check_folder(key, getattr(run.jobs, key))
+
+
+def _refuse_others(first: Job, job: Job) -> None:
+    """Two runs share a job that augments; what decides nothing has to be the same too."""
+    one, other = first.params.get("others", {}), job.params.get("others", {})
+    if differing := [key for key in other if one[key] != other[key]]:
+        raise LoraryError(f"Two runs would have {job.label} augmented, with different {', '.join(differing)}.")
 
 
 def _largest(parts: list[Part]) -> Part:
@@ -329,7 +306,7 @@ def _largest(parts: list[Part]) -> Part:
 
 def _refuse_conflict(parts: list[Part]) -> None:
     """Two runs may share a type folder only where they would write the same adapters, and the same answers, there."""
-    free = {"data_type", "sample", "passages_per_job", "store_dir", "adapters_per_step"}
+    free = {"data_type", "sample", "passages_per_job", "store_dir", "adapters_per_step", *FREE_OF_RAW}
     *before, last = parts
     if not last.run.prompts.with_cot:
         free.add("fewshot")

@@ -1,10 +1,12 @@
-"""The one shape of a job: what a rule of any stage is made of."""
+"""The one shape of a job: what a rule of any stage is made of; and the jobs of a stage."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.errors import LoraryError
 from . import layout
-from .resources import Resources
+from .resources import AugmentResources, Resources
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Job:
     outputs: dict[str, Any]
     params: dict[str, Any]  # plain values: a script gets nothing else
     name: str = ""  # of its log and its benchmark; the rule's, where it is not another
-    resources: Resources | None = field(default=None, compare=False)
+    resources: Resources | AugmentResources | None = field(default=None, compare=False)
 
     @property
     def log(self) -> str:
@@ -29,3 +31,26 @@ class Job:
     @property
     def benchmark(self) -> str:
         return layout.benchmark(self.name or self.rule)
+
+
+class Stage:
+    """The jobs of one stage, each output once."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self._first: dict[str, tuple[Job, dict[str, Any], int]] = {}
+
+    def add(self, job: Job, number: int) -> Job:
+        """The first job with these outputs; `number`: of the run that this one is of. Raises LoraryError where the two
+        differ."""
+        path = os.path.commonpath(list(job.outputs.values()))
+        settings = job.params | {key: job.inputs[key] for key in ("model", "table") if key in job.inputs}
+        first, before, other = self._first.setdefault(path, (job, settings, number))
+        if differing := [key for key in settings if settings[key] != before[key]]:
+            raise LoraryError(
+                f"runs[{other}] and runs[{number}] would both write {path}, with different"
+                f" {', '.join(differing)}. Give them the same, another model_name or another adapter_dir."
+            )
+        if first is job:
+            self.jobs.append(job)
+        return first

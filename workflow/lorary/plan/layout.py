@@ -17,16 +17,24 @@ from .run import Run
 
 # The project's own files, wherever it is called from.
 ROOT = Path(__file__).parents[3]
-DEMO = ROOT / "resources/demo"
+DEMO, DEMO_DATASET = ROOT / "resources/demo", "invented"
 TEMPLATES = ROOT / "resources/prompt_templates.yaml"
+AUGMENT_PROMPTS = ROOT / "resources/augment_prompts.yaml"
 
 # With Snakemake's wildcards.
 MODEL = "resources/models/{model}"
+RAW = "results/raw/{raw}.parquet"  # passages as they were brought
+RETRIEVED = "results/retrieved/{raw}.parquet"  # the same, found for questions
+CORPUS_INDEX = "results/index/{index}"
+AUGMENT_FOLDER = "results/augment/{part}"
+AUGMENT_PART = f"{AUGMENT_FOLDER}/{{start}}-{{stop}}.jsonl"
+AUGMENTED = "results/augmented/{augmented}.json"
+AUGMENTATION = "results/augmented/{augmented}.augmentation.tsv"
+CUT = "results/raw/cut"  # what is remembered of documents and tables while their files stay as they are
 TABLE = "results/data/{table}.parquet"
 PROMPTS_FOLDER = "results/prompts/{prompts}"
 PROMPTS = f"{PROMPTS_FOLDER}/{{start}}-{{stop}}.parquet"
 
-INDEXES = "results/index"
 SCORES = "results/scores.tsv"
 FAILED = "results/failed.tsv"
 REPORT = "results/report.html"
@@ -236,6 +244,12 @@ def type_name(run: Run, kind: str) -> str:
     return f"{run.model.model_name}_{run.data.dataset}_{kind}_{style(run)}"
 
 
+def augmented_name(run: Run, kind: str, decides: dict[str, Any]) -> str:
+    """Such that it is as in a data_dir: <dataset>/<augment_model>/<type>. Another setting's is another file, so that
+    none is lost that somebody has edited."""
+    return f"{run.data.dataset}_{digest(decides)}/{run.data.augment_model}/{kind}"
+
+
 def batches_name(run: Run, folder: TypeFolder) -> str:
     """Of the files that the jobs of one type leave beside the adapters."""
     return f"{type_name(run, folder.kind)}_{digest(folder.path)}"
@@ -300,10 +314,6 @@ def folder_of(file: str) -> str:
 
 def answers(part: str, suffix: str) -> str:
     return f"results/predict/{part}{suffix}"
-
-
-def index_folder(name: str) -> str:
-    return f"{INDEXES}/{name}"
 
 
 def log(name: str, suffix: str = ".log") -> str:

@@ -33,6 +33,32 @@ class Resources:
         return attempt * (SLOWEST_START + math.ceil(self.passages * seconds / 60))
 
 
+# A passage's requests: its prompts, and of each pair, two tries among them, what is asked and written.
+PROMPT_TOKENS, PAIR_TOKENS = 1500, 1000
+SERVER_SECONDS = 20  # a passage, whatever else the server does
+
+
+@dataclass(frozen=True)
+class AugmentResources:
+    """Of a job that augments so many passages, with a model here (`precision`) or at a server (None)."""
+
+    passages: int
+    pairs: int
+    precision: str | None
+
+    def memory_mb(self, model: str, attempt: int) -> int:
+        """Megabytes of the host's memory."""
+        return attempt * (4000 + (2000 + 2 * _weights(model) // 10**6 if model else 0))
+
+    def minutes(self, model: str, attempt: int) -> int:
+        """Minutes that it takes on a slow GPU."""
+        seconds = float(SERVER_SECONDS)
+        if self.precision:
+            tokens = PROMPT_TOKENS + self.pairs * PAIR_TOKENS
+            seconds = max(LEAST_SECONDS, 2 * _weights(model) / 2 * tokens / RATE[self.precision])
+        return attempt * (SLOWEST_START + math.ceil(self.passages * seconds / 60))
+
+
 def _weights(model: str) -> int:
     """Bytes of a base model's weights."""
     links = list(Path(model).glob("*.safetensors"))

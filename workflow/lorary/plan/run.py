@@ -5,7 +5,30 @@ from dataclasses import dataclass
 from typing import Any
 
 # Keys of later releases, with their defaults.
-LATER: dict[str, Any] = {"chat_template_kwargs": {}, "split_special_tokens": False, "lenient_answers": False}
+LATER: dict[str, Any] = {
+    "chat_template_kwargs": {},
+    "split_special_tokens": False,
+    "lenient_answers": False,
+    "source": "augmented",
+    "documents": None,
+    "corpus": None,
+    "questions": None,
+    "passage_words": 100,
+    "retrieve_top_k": 3,
+    "augment_with": "local",
+    "augment_model_path": None,
+    "augment_model_revision": None,
+    "augment_base_url": None,
+    "augment_server_model": None,
+    "augment_at_once": 16,
+    "augment_prices": None,
+    "augment_style": "answer_first",
+    "augment_prompts": None,
+    "pairs": 3,
+    "augment_tries": 4,
+    "augment_precision": None,
+    "passages_per_augment_job": "auto",
+}
 
 
 def deciding(settings: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +55,37 @@ class Data:
     projector_data_dir: str
     sample: int
     lenient_answers: bool
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Where passages come from, where they are not augmented yet."""
+
+    source: str
+    documents: str | None
+    corpus: str | None
+    questions: str | None
+    passage_words: int
+    retrieve_top_k: int
+
+
+@dataclass(frozen=True)
+class Augmenting:
+    """How raw passages get their rewrites and pairs."""
+
+    augment_with: str
+    augment_model_path: str | None
+    augment_model_revision: str | None
+    augment_base_url: str | None
+    augment_server_model: str | None
+    augment_at_once: int
+    augment_prices: list[float] | None
+    augment_style: str
+    augment_prompts: str | None
+    pairs: int
+    augment_tries: int
+    augment_precision: str | None
+    passages_per_augment_job: int | str
 
 
 @dataclass(frozen=True)
@@ -79,6 +133,8 @@ class Run:
 
     model: Model
     data: Data
+    raw: Raw
+    augmenting: Augmenting
     prompts: Prompts
     training: Training
     jobs: Jobs

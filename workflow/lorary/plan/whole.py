@@ -23,6 +23,11 @@ class Plan:
         return [job.outputs["model"] for job in self.encoding.models.values()]
 
     @cached_property
+    def augmented(self) -> list[str]:
+        """Augmented data that are made here, and how they came about."""
+        return [file for job in self.encoding.raw["augmented_data"].values() for file in job.outputs.values()]
+
+    @cached_property
     def tables(self) -> list[str]:
         return [job.outputs["table"] for job in self.encoding.tables.values()]
 
@@ -103,6 +108,13 @@ class Plan:
                 ],
             }
             for run, index in self.encoding.indexes.items()
+        ]
+
+    def shown_augmentation(self) -> list[dict[str, str]]:
+        """What the summary page shows of what was augmented here."""
+        return [
+            {"title": job.label, "about": job.outputs["about"], "part": job.inputs["parts"][0]}
+            for job in self.encoding.raw["augmented_data"].values()
         ]
 
     def answered_runs(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import LoraryError, report
-from ..core.values import is_text
+from ..core.values import UNFIT, is_text
 from . import kept
 from .cut import cut
 from .passages import RawPassage
@@ -34,8 +34,9 @@ class Found:
     stamp: list[int]
 
 
-def outline(folder: str, passage_words: int, cache: str) -> list[int]:
-    """How many passages each document of a folder has, in the order of `read`. Light where none has changed.
+def outline(folder: str, passage_words: int, cache: str) -> dict[str, int]:
+    """The documents of a folder, in the order of `read`, each with how many passages it has. Light where none has
+    changed.
 
     `cache`: the folder to keep it in. Raises LoraryError that names every fault of every document.
     """
@@ -48,7 +49,7 @@ def outline(folder: str, passage_words: int, cache: str) -> list[int]:
             log.warning("%s: read are %s; left out: %s", folder, KINDS, _listed(others))
         counts = [len(passages) for passages in _all_cut(folder, documents, passage_words, cache)]
         kept.put(place, made_of, counts)
-    return counts
+    return {str(document.path): count for document, count in zip(documents, counts, strict=True)}
 
 
 def read(folder: str, passage_words: int, cache: str) -> list[list[RawPassage]]:
@@ -106,6 +107,8 @@ def _refused(root: Path, path: Path, name: str) -> str:
     """Why a file or a link is not read; empty where it is. Raises OSError."""
     if not is_text(name):
         return f"{name.encode(errors='replace').decode()}: this name is not UTF-8. Rename it."
+    if UNFIT.search(name):
+        return f"{name!r}: this name has braces or control characters, which Snakemake cannot take. Rename it."
     if path.is_symlink():
         try:
             target = path.resolve(strict=True)

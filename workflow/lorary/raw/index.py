@@ -206,7 +206,8 @@ def _opened(folder: Path, names: list[str]) -> "tuple[tantivy.Schema, tantivy.Se
     """The words of an index, whose folder need not be writable: tantivy wants to lock where it reads."""
     import tantivy
 
-    with tempfile.TemporaryDirectory() as place:
+    # Its threads may still be at their lock file when the folder goes.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         for name in names:
             Path(place, name).symlink_to((folder / name).resolve())
         index = tantivy.Index.open(place)

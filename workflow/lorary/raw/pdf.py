@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from ..core.errors import LoraryError
 from .sections import Document, Section
-from .text import SECOND_OF_TWO, unwrapped
+from .text import SECOND_OF_TWO, unwrapped, without_halves
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ def _extracted(content: bytes) -> tuple[list[str], str]:
 
 def _clean(text: str) -> str:
     """Without what fonts leave in it: halves of letters, control characters, fi as one letter."""
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    letters = LIGATURE.sub(lambda found: unicodedata.normalize("NFKC", found[0]), CONTROL.sub("", whole))
+    letters = CONTROL.sub("", without_halves(text))
+    letters = LIGATURE.sub(lambda found: unicodedata.normalize("NFKC", found[0]), letters)
     return "\n".join(line.rstrip() for line in letters.split("\n")).strip()
 
 

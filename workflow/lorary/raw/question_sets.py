@@ -4,20 +4,19 @@
 
 import ast
 import contextlib
-import csv
-import io
-import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import LoraryError, report
-from ..core.twice import Twice, known_twice
-from ..core.values import NAME, is_text
+from ..core.errors import LoraryError
+from ..core.values import NAME, UNFIT, is_text
+from . import kept, rows
+from .rows import short
 
+VERSION = 1  # to be raised with what makes a set a good one, and with the types of one
 TOTAL = "total"  # the type of a set without types
 ALIASES = "id_aliases.json"  # beside the questions of 2WikiMultihopQA
 ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet")  # of what is looked for in a folder
@@ -55,20 +54,19 @@ def load(path: str, sample: int = -1) -> dict[str, list[Question]]:
     file = _file(Path(path))
     found: dict[str, list[Question]] = {}
     faults: list[str] = []
-    rows = iter(_rows(file))
-    if (first := next(rows, None)) is None:
-        raise LoraryError(f"{file}: there is no question in this file.")
-    kind = _kind(first[1], file)
-    for number, (place, row) in enumerate(itertools.chain([first], rows)):
+    kind = None
+    for number, (place, row) in enumerate(rows.good(_rows(file), faults)):
+        kind = kind or _kind(row, file)
         try:
-            _refuse_twice(row)
             questions = found.setdefault(_named(kind.type(row)), [])
             if sample == -1 or len(questions) < sample:
                 questions.append(Question(_question(row), _distinct(kind.answers(row)), _extra(row, kind, number)))
         except Fault as fault:
             faults.append(f"{place}: {fault}")
     if faults:
-        raise report(faults, f"{file}: the questions have {len(faults)} fault{'s' if len(faults) > 1 else ''}:")
+        raise rows.report(file, faults, "these questions")
+    if not found:
+        raise LoraryError(f"{file}: there is no question in this file.")
     return found
 
 
@@ -79,20 +77,30 @@ def files(path: str) -> list[str]:
     return [str(file), *([str(aliases)] if aliases.is_file() else [])]
 
 
-def count(path: str, sample: int = -1) -> dict[str, int]:
-    """How many questions each type has, with the same faults: what is wrong is told before anything runs."""
-    return {kind: len(questions) for kind, questions in load(path, sample).items()}
+def count(path: str, sample: int, cache: str) -> dict[str, int]:
+    """How many questions each type has, with the same faults: what is wrong is told before anything runs. The set is
+    read at first, and again when it changes.
+
+    `cache`: the folder to keep the numbers in.
+    """
+    stamps = [[file, *kept.stamp(Path(file).stat())] for file in files(path)]
+    place = kept.place(cache, "questions", VERSION, path, sample)
+    counts = kept.get(place, stamps)
+    if not isinstance(counts, dict):
+        counts = {kind: len(questions) for kind, questions in load(path, sample).items()}
+        kept.put(place, stamps, counts)
+    return counts
 
 
-def _kind(row: Any, file: Path) -> Kind:
+def _kind(row: Row, file: Path) -> Kind:
     """Of a set, by the keys of its first row."""
-    keys = set(row) if isinstance(row, dict) else set()
+    keys = set(row)
     if {"supporting_facts", "context"} <= keys:
         aliases = _aliases(file.with_name(ALIASES)) if "answer_id" in keys else {}
         glue = " " if "answer_id" in keys else ""  # as each set has its sentences, so that they are the paragraph
         return Kind(lambda row: _renamed(row, aliases), lambda row: _golden(row, glue), lambda row: _get(row, "type"))
     if "compositionality_type" in keys:
-        return Kind(_of_complex, lambda row: {}, lambda row: _get(row, "compositionality_type"))
+        return Kind(_of_complex, lambda row: {}, lambda row: TOTAL)
     if "obj" in keys:
         return Kind(_of_pop, lambda row: {}, lambda row: TOTAL)
     return Kind(_of_plain, lambda row: _without(row, {"question", "answer"}), lambda row: TOTAL)
@@ -111,7 +119,7 @@ def _of_complex(row: Row) -> list[str]:
     answers = []
     for answer in _get(row, "answers", list):
         if not isinstance(answer, dict):
-            raise Fault(f"answers: expected objects, found {_short(answer)}")
+            raise Fault(f"answers: expected objects, found {short(answer)}")
         if answer.get("answer") is not None:  # some have only other names
             answers.append(answer["answer"])
         answers += _get(answer, "aliases", list) if answer.get("aliases") else []
@@ -119,7 +127,8 @@ def _of_complex(row: Row) -> list[str]:
 
 
 def _renamed(row: Row, aliases: dict[str, list[str]]) -> list[str]:
-    return aliases.get(row.get("answer_id") or "") or [_get(row, "answer")]
+    others = aliases.get(_get(row, "answer_id")) if row.get("answer_id") is not None else None
+    return others or [_get(row, "answer")]
 
 
 def _golden(row: Row, glue: str) -> Row:
@@ -137,14 +146,15 @@ def _aliases(path: Path) -> dict[str, list[str]]:
     """The names of each answer of 2WikiMultihopQA, by its id."""
     if not path.is_file():
         raise LoraryError(f"{path}: the answers' other names are not there: 2WikiMultihopQA comes with this file.")
-    aliases, faults = {}, []
-    for place, row in _rows(path):
+    aliases: dict[str, list[str]] = {}
+    faults: list[str] = []
+    for place, row in rows.good(rows.of_json(rows.found(path, "these names")), faults):
         try:
             aliases[_get(row, "Q_id")] = _get(row, "aliases", list)
         except Fault as fault:
             faults.append(f"{place}: {fault}")
     if faults:
-        raise report(faults, f"{path}: there are faults:")
+        raise rows.report(path, faults, "these names")
     return aliases
 
 
@@ -157,7 +167,7 @@ def _question(row: Row) -> str:
 def _distinct(answers: list[Any]) -> list[str]:
     for answer in answers:
         if not is_text(answer) or not answer.strip():
-            raise Fault(f"answer: expected texts that are not empty, found {_short(answer)}")
+            raise Fault(f"answer: expected texts that are not empty, found {short(answer)}")
     if not answers:
         raise Fault("answer: there is none")
     return list(dict.fromkeys(answers))
@@ -170,149 +180,79 @@ def _extra(row: Row, kind: Kind, number: int) -> Row:
 
 def _named(kind: str) -> str:
     if not re.fullmatch(NAME, kind):
-        raise Fault(f"type: expected what may be a folder's name (letters, digits and ._+=@-), found {_short(kind)}")
+        raise Fault(f"type: expected what may be a folder's name (letters, digits and ._+=@-), found {short(kind)}")
     return kind
 
 
 def _get(row: Row, key: str, kinds: Any = str) -> Any:
     """A value that is text, or of the other `kinds`. Raises Fault."""
-    if not isinstance(row, dict):
-        raise Fault(f"expected an object with question and answer, found {_short(row)}")
     if key not in row or row[key] is None:
         there = ", ".join(str(name) for name in row if row[name] is not None)
         raise Fault(f"{key}: this is missing; there is {there or 'nothing'}")
     value = row[key]
     if not isinstance(value, kinds) or (isinstance(value, str) and not is_text(value)):
         what = "text" if kinds is str else "a list" if kinds is list else "text or a list of texts"
-        raise Fault(f"{key}: expected {what}, found {_short(value)}")
+        raise Fault(f"{key}: expected {what}, found {short(value)}")
     return value
 
 
 def _list(row: Row, key: str) -> list[Any]:
     """A list that a table has as text, in JSON or as Python writes it; empty where there is none. Raises Fault."""
     value = row.get(key) or []
-    if not isinstance(value, str):
-        return list(value)
-    for read in (json.loads, ast.literal_eval):
+    if isinstance(value, list):
+        return value
+    for read in (json.loads, ast.literal_eval) if isinstance(value, str) else ():
         try:
             if isinstance(found := read(value), list):
                 return found
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
-    raise Fault(f"{key}: expected a list of texts, found {_short(value)}")
-
-
-def _refuse_twice(row: Any) -> None:
-    if isinstance(row, Twice):
-        raise Fault(f"{', '.join(row.keys_twice)}: this key is given twice")
+    raise Fault(f"{key}: expected a list of texts, found {short(value)}")
 
 
 def _without(row: Row, keys: set[str]) -> Row:
     return {key: value for key, value in row.items() if key not in keys}
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:60] + "..."
-
-
 def _file(path: Path) -> Path:
-    """The file itself, or the only one in a folder that may hold questions."""
+    """The file itself, or the only one in a folder that may hold questions. Raises LoraryError."""
     if not path.is_dir():
-        return path
-    there = [file for file in sorted(path.iterdir()) if file.suffix in ENDINGS and not file.name.startswith(".")]
-    questions = [file for file in there if file.name != ALIASES]
-    if len(questions) != 1:
-        what = f"several files ({', '.join(file.name for file in questions)})" if questions else "no file"
-        raise LoraryError(f"{path}: there is {what} of questions in this folder; name one.")
-    return questions[0]
-
-
-def _rows(path: Path) -> Iterable[tuple[str, Any]]:
-    """The rows of a file, each with its place. Raises LoraryError where it is none that can be read."""
+        return rows.found(path, "a set of questions")
     try:
-        content = path.read_bytes()
+        names = sorted(file.name for file in path.iterdir())
     except OSError as error:
-        raise LoraryError(f"{path}: cannot be read ({error.strerror}).") from None
-    if not content.strip():
+        raise LoraryError(f"{path} cannot be read ({error.strerror}).") from None
+    there = [name for name in names if name.endswith(ENDINGS) and not name.startswith(".") and name != ALIASES]
+    if len(there) != 1:
+        what = f"several files ({', '.join(there)})" if there else "no file"
+        raise LoraryError(f"{path}: there is {what} of questions in this folder; name one.")
+    if UNFIT.search(there[0]) or not is_text(there[0]):
+        raise LoraryError(f"{path}: {there[0]!r}: this name has braces, control characters or is not UTF-8. Rename it.")
+    return rows.found(path / there[0], "a set of questions")
+
+
+def _rows(path: Path) -> Iterator[rows.Row]:
+    """By what a file begins with. Raises LoraryError where it is empty."""
+    start = rows.start(path)
+    if not start:
         raise LoraryError(f"{path}: this file is empty.")
-    if content[:4] == b"PAR1":
-        return _of_parquet(path)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LoraryError(
-            f"{path}: this is not UTF-8 (the byte at {error.start}); save it again with that encoding."
-        ) from None
-    start = text.lstrip()[:1]
-    if start == "[":
-        return _of_list(path, text)
-    return _of_lines(path, text) if start == "{" else _of_table(path, text)
+    if start.startswith("PAR1"):
+        return rows.of_parquet(path, _lacking)
+    if start.startswith(("[", "{")):
+        return rows.of_json(path)
+    delimiter = "\t" if "\t" in start.partition("\n")[0] else ","
+    return ((place, _with_answers(row)) for place, row in rows.of_csv(path, delimiter, _lacking))
 
 
-def _of_list(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    for number, row in enumerate(_parsed(str(path), text)):
-        yield f"question {number}", row
-
-
-def _of_lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield f"line {number}", _parsed(f"{path}, line {number}", line)
-
-
-def _parsed(where: str, text: str) -> Any:
-    def no_constant(name: str) -> None:
-        raise ValueError(f"{name} is no JSON value")
-
-    try:
-        return json.loads(text, object_pairs_hook=known_twice, parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:
-        raise LoraryError(f"{where}: this is not JSON ({error}).") from None
-
-
-def _of_table(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = next(reader, [])
-        if twice := sorted({name for name in header if header.count(name) > 1}):
-            raise LoraryError(f"{path}: the column {twice[0]} is given twice.")
-        _check_columns(path, header)
-        line = reader.line_num + 1
-        for cells in reader:
-            if cells:
-                yield f"line {line}", _cells(path, line, header, cells)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise LoraryError(f"{path}, line {reader.line_num}: this is no table ({error}).") from None
-
-
-def _cells(path: Path, line: int, header: list[str], cells: list[str]) -> Row:
-    if len(cells) != len(header):
-        raise LoraryError(f"{path}, line {line}: expected {len(header)} columns, found {len(cells)}.")
-    row: Row = dict(zip(header, cells, strict=True))
-    if row.get("answer", "").startswith("["):  # several right ones
+def _with_answers(row: Row | str) -> Row | str:
+    """A row of a table of texts, in which a list stands for several right answers."""
+    if isinstance(row, dict) and row.get("answer", "").startswith("["):
         with contextlib.suppress(Fault):  # a text that begins so
-            row["answer"] = _list(row, "answer")
+            return {**row, "answer": _list(row, "answer")}
     return row
 
 
-def _of_parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-        rows = table.to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise LoraryError(f"{path}: this is no Parquet file that can be read ({error}).") from None
-    _check_columns(path, table.column_names)
-    for number, row in enumerate(rows):
-        yield f"row {number}", row
-
-
-def _check_columns(path: Path, names: list[str]) -> None:
-    if "question" not in names or not {"answer", "obj"} & set(names):
-        there = _short(names)
-        raise LoraryError(f"{path}: expected a table with the columns question and answer (or obj), found {there}.")
+def _lacking(columns: list[str]) -> str:
+    if "question" in columns and {"answer", "obj"} & set(columns):
+        return ""
+    return f"expected the columns question and answer (or obj), found {short(columns)}."

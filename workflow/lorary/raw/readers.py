@@ -8,7 +8,7 @@ import yaml
 from ..core.errors import LoraryError
 from .pdf import read_pdf
 from .sections import Document, by_headings
-from .text import FENCE, decoded, unwrapped
+from .text import FENCE, decoded, unwrapped, without_halves
 from .webpages import read_html
 
 ENDINGS = (".txt", ".md", ".html", ".htm", ".pdf")
@@ -72,7 +72,7 @@ def _front_matter(text: str) -> tuple[str, str]:
     if not found or not isinstance(fields, dict):
         return "", text
     title = fields.get("title")
-    return " ".join(title.split()) if isinstance(title, str) else "", text[found.end() :]
+    return " ".join(without_halves(title).split()) if isinstance(title, str) else "", text[found.end() :]
 
 
 def _plain(heading: str) -> str:

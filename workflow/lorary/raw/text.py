@@ -4,14 +4,12 @@ import re
 from itertools import pairwise
 
 from ..core.errors import LoraryError
+from .words import HAN, KANA, SOUTHEAST, UNBROKEN
 
-# Of scripts without blanks: a word is one of these, of Chinese and Japanese, or up to four of those, of Thai, Lao,
-# Burmese and Khmer. Elsewhere it is what stands between blanks; where that has no end, 40 letters of it.
-ONE, SOME = (
-    r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff",
-    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff",
-)
-WORD = re.compile(rf"[{ONE}]|[{SOME}]{{1,4}}|[^\s{ONE}{SOME}]{{1,40}}")
+# In scripts without blanks, a word is one letter of Chinese and Japanese, or up to four of the others. Elsewhere it is
+# what stands between blanks; where that has no end, 40 letters of it.
+ONE = HAN + KANA
+WORD = re.compile(rf"[{ONE}]|[{SOUTHEAST}]{{1,4}}|[^\s{UNBROKEN}]{{1,40}}")
 WITHOUT_BLANKS = re.compile(rf"[{ONE}\u3000-\u303f\uff00-\uffef]")
 
 WRAPPED = 40  # letters: a line of so many goes on in the next, and a shorter one (of a poem, an address) ends
@@ -36,6 +34,11 @@ def decoded(content: bytes) -> str:
     if "\0" in text:
         raise no_bytes(text.count("\n", 0, text.index("\0")) + 1)
     return re.sub(r"\r\n?|[\x85\u2028]", "\n", re.sub(r"[\f\u2029]", "\n\n", text))
+
+
+def without_halves(text: str) -> str:
+    """With a mark in place of each half of a letter (a lone surrogate), which UTF-8 cannot write."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def refuse_utf16(content: bytes) -> None:

@@ -6,9 +6,12 @@ from itertools import pairwise
 
 # A word is letters, digits and the signs on them (accents, the vowels of Indic scripts), as \w is in Rust.
 WORD = r"\w+"
+# The letters of scripts that put no blanks between words: of Chinese and Japanese, and of Thai, Lao, Burmese and Khmer.
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-# Scripts that put no blanks between words: Thai, Lao, Burmese, Khmer, and those of Chinese and Japanese.
-WITHOUT_BLANKS = re.compile(f"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff{HAN}]+")
+KANA = "\u3040-\u30ff"
+SOUTHEAST = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+UNBROKEN = HAN + KANA + SOUTHEAST
+WITHOUT_BLANKS = re.compile(f"[{UNBROKEN}\u3005-\u3007]+")  # with signs that stand for a character
 # Lucene's of English, and what an apostrophe leaves.
 STOP_WORDS = frozenset(
     re.findall(

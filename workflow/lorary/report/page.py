@@ -18,7 +18,7 @@ from ..core.files import read_json, written_whole
 from ..plan import layout
 from ..plan.methods import METHODS
 from ..train.records import read_record
-from . import plots
+from . import augmentation, plots
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,11 @@ class ShownRun:
     answers: str  # the folder of all predictions of the run
 
 
-def build(runs: list[ShownRun], failed: str | None = None) -> None:
+def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | None = None) -> None:
     """Draw the plots, and write the page. What is not there, as after a run in which passages failed, is left out.
 
-    `failed`: the table of passages that have failed, where there is one. Raises LoraryError.
+    `augmented`: see `augmentation.describe`; `failed`: the table of passages that have failed, where there is one.
+    Raises LoraryError.
     """
     runs = [_with_other_types(run) for run in runs if any(Path(record).is_file() for record in run.records)]
     records = {}
@@ -79,6 +80,7 @@ def build(runs: list[ShownRun], failed: str | None = None) -> None:
         runs=described,
         learnt={label: _summarize(found) for label, found in learnt.items()},
         scores=[] if table is None else table.assign(label=_labels(table)).to_dict("records"),
+        augmented=augmentation.describe(augmented),
         examples=examples,
         methods={m: METHODS[m].title for m in METHODS if any(m in example["given"] for example in examples)},
         failed=_read_table(failed).to_dict("records") if failed and Path(failed).is_file() else [],

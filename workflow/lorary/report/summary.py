@@ -30,7 +30,7 @@ def draw_unfinished_page(plan: Plan) -> None:
     try:
         from .page import ShownRun, build
 
-        build([ShownRun(**run) for run in plan.shown_runs()], failed=layout.FAILED)
+        build([ShownRun(**run) for run in plan.shown_runs()], plan.shown_augmentation(), failed=layout.FAILED)
         os.utime(layout.REPORT, (0, 0))  # so old that its rule draws it anew
     except Exception as error:  # the failure itself has been told
         print(f"{layout.REPORT} could not be drawn: {error}", file=sys.stderr)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ..adapters import files as adapters
 from ..adapters.digest import digest_base_weight, former_digests
+from ..augment.kept import Results
 from ..base import fetch as models_
 from ..core.errors import LoraryError, report
 from ..core.store import TRAINING, Store, remove, sha256
@@ -75,6 +76,7 @@ def verify(
     found = Found()
     for store in stores:
         _verify_store(Store(store), found)
+        _verify_results(Results(store), found)
     for batch in records:
         if Path(batch["record"]).exists():
             _verify_adapters(batch["record"], _todays_config(batch), found)
@@ -119,6 +121,13 @@ def _verify_store(store: Store, found: Found) -> None:
             found.discard(entry, fault)
         else:
             found.strange += _strangers(entry, OWN | {TRAINING})
+
+
+def _verify_results(results: Results, found: Found) -> None:
+    for key in results.keys():  # noqa: SIM118
+        found.count("augmented passages")
+        if results.get(key) is None:
+            found.discard(results.path(key), "is not what was written")
 
 
 def _todays_config(batch: dict[str, str]) -> bytes | None:
