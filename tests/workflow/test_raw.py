@@ -164,6 +164,7 @@ def test_where_nobody_asks_there_are_adapters_and_a_report_and_no_scores(answere
 # What is asked again.
 
 
+@pytest.mark.all  # tests/unit/augment has it of a job, and tests/unit/plan of the names
 def test_only_what_is_new_is_asked(tmp_path, tiny_llama, server):
     project = make(tmp_path / "project", tiny_llama, server, source="documents", documents="docs")
     each = 14  # requests of a passage
