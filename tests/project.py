@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import tiny
@@ -105,3 +106,12 @@ class Project:
     def trained(self) -> int:
         """How many trainings there have been: each puts one entry into the store."""
         return len(list((self.folder / "results/store").glob("??/*")))
+
+
+def wait_until(condition, run) -> None:
+    """Until something is so that a run, which is still going, brings about."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert run.poll() is None, run.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

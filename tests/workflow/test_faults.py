@@ -5,7 +5,6 @@ import random
 import re
 import shutil
 import subprocess
-import time
 
 import psutil
 import pytest
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import faults
 import tiny
 from lorary.core.store import Store
+from project import wait_until
 
 PATH = "results/adapters/tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug/total"
 
@@ -108,14 +108,6 @@ def test_a_run_that_is_struck_in_each_way_goes_on_from_there(ready, tmp_path):
     assert begun + faults.count_begun(ready) <= COUNT + len(KINDS)  # one a fault
     assert figures.longest_stop < 30
     assert not list(ready.folder.glob(".snakemake/locks/*"))
-
-
-def wait_until(condition, run):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert run.poll() is None, run.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_two_runs_at_once_on_one_store(ready, tmp_path):

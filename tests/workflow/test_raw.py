@@ -17,7 +17,7 @@ import faults
 import speaker
 import tiny
 from fake_server import FakeServer
-from project import Project
+from project import Project, wait_until
 
 QUESTIONS = [
     {"question": "What is the tower of Ambera Light built of?", "answer": "granite"},
@@ -81,14 +81,6 @@ def augmented(project):
     """The augmented data, by type."""
     files = sorted((project.folder / "results/augmented").glob("*/aug/*.json"))
     return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
-
-
-def wait_until(condition, run):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert run.poll() is None, run.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def titles(asked):

@@ -31,7 +31,7 @@ def test_each_passage_has_its_result(job, tmp_path):
     wanted = set()
     for row in rows:
         passage = row["passage"]
-        key = augment.key_of(passage, job.params, wording, "")
+        key = augment.key_of(passage, augment.decides(job.params, wording, ""))
         wanted.add(key)
         result = kept.get(key)
         assert result, f"{passage.title}: what is asked, or how, has changed: have the demo's documents augmented anew"

@@ -233,6 +233,9 @@ def test_wording_is_checked(tmp_path):
     assert "ruler: unknown key" in said
     assert "check: the field {question} is missing" in said
     assert "rule: expected text, found nothing" in said
+    file.write_text(text.replace("{title}", "{title!r}", 1), encoding="utf-8")
+    with pytest.raises(LoraryError, match="answers: a field takes no format and no conversion"):
+        load_wording(str(file))
     for content in ("a: [", "- 1", "a: {b", "x: '{'"):
         file.write_text(content)
         with pytest.raises(LoraryError, match=re.escape(str(file))):

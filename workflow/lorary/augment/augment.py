@@ -14,7 +14,9 @@ from ..core.device import limited_memory, take_device
 from ..core.errors import LoraryError
 from ..core.files import written_whole
 from ..core.work import Done, Fault, Item, Work, finish, key
-from ..data.prompts import fill, load_chat, load_tokenizer
+from ..data.prompts import load_chat, load_tokenizer
+from ..data.templates import fill
+from ..plan import layout
 from ..raw import table
 from ..raw.passages import RawPassage
 from . import pairs, reference
@@ -46,11 +48,12 @@ def augment_passages(
     """
     passages = list(table.read(raw, *rows))
     words = load_wording(wording)
+    decided = decides(settings, words, model)
     items = []
     for row in passages:
         passage = row["passage"]
-        place = f"data_{row['did']}/passage_{row['pid']}" + (f" ({passage.title[:60]})" if passage.title else "")
-        items.append(Item(key_of(passage, settings, words, model), place, passage))
+        place = layout.place(row["did"], row["pid"]) + (f" ({passage.title[:60]})" if passage.title else "")
+        items.append(Item(key_of(passage, decided), place, passage))
     kept, failed = Results(settings["store"], settings["tries"]), dict[str, str]()
 
     @contextmanager
@@ -74,21 +77,21 @@ def augment_passages(
         temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
-def key_of(passage: RawPassage, settings: dict[str, Any], wording: dict[str, str], model: str) -> str:
-    """The digest that a passage's result is kept under."""
-    return key(_decides(settings, wording, model), passage.title, passage.text)
+def key_of(passage: RawPassage, decided: dict[str, Any]) -> str:
+    """The digest that a passage's result is kept under; `decided`: see `decides`."""
+    return key(decided, passage.title, passage.text)
 
 
-def _decides(settings: dict[str, Any], wording: dict[str, str], model: str) -> dict[str, Any]:
+def decides(settings: dict[str, Any], wording: dict[str, str], model: str) -> dict[str, Any]:
     """Everything but the passage that decides what is made of it. (The number of tries decides only whether what is
     incomplete is made again.)"""
     asking = reference.ASKING if settings["style"] == "reference" else pairs.ASKING
-    names = ("version", "style", "pairs", "seed", *(["chat"] if model else []))
-    decides = {name: settings[name] for name in names} | {"wording": {name: wording[name] for name in asking}}
+    settled = ("version", "style", "pairs", "seed", *(["chat"] if model else []))
+    decided = {name: settings[name] for name in settled} | {"wording": {name: wording[name] for name in asking}}
     if model:
         about = fingerprint(model)
-        return decides | {key: about[key] for key in ("weights", "tokenizer")} | {"precision": settings["precision"]}
-    return decides | {"server_model": settings["server_model"]}
+        return decided | {part: about[part] for part in ("weights", "tokenizer")} | {"precision": settings["precision"]}
+    return decided | {"server_model": settings["server_model"]}
 
 
 @contextmanager
@@ -105,8 +108,10 @@ def _here(model: str, settings: dict[str, Any], threads: int) -> Iterator[tuple[
 
 def _of_its_chat(model: str, chat: dict[str, Any]) -> dict[str, Any]:
     """Without the variables that only the base model's chat template reads."""
+    if not chat.get("chat_template_kwargs"):
+        return chat
     template = load_tokenizer(model).get_chat_template()
-    variables = {name: value for name, value in chat.get("chat_template_kwargs", {}).items() if name in template}
+    variables = {name: value for name, value in chat["chat_template_kwargs"].items() if name in template}
     return {**chat, "chat_template_kwargs": variables}
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import LoraryError
 from ..core.work import Done, Fault, Item
-from ..data.prompts import fill
+from ..data.templates import fill
 from .endpoint import TOO_LONG, Endpoint, retry_after
 from .talk import Reply, Request, Talk
 

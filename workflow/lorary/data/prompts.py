@@ -6,7 +6,6 @@ After get_train_data and get_prompt of Parametric RAG (Su et al., SIGIR 2025).
 import json
 import logging
 import re
-import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,15 +14,16 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from ..core.errors import LoraryError, report
 from ..core.files import written_whole
 from ..core.private import set_backend, set_clock
-from ..core.twice import refuse_twice, refused_twice
+from ..core.twice import refused_twice
 from ..core.values import chat_date as parse_date
 from ..core.values import is_text
+from . import templates
 from .markup import Markup, encode
+from .templates import fill
 
 log = logging.getLogger(__name__)
 
@@ -187,14 +187,6 @@ def clean_answer(answer: str) -> str:
     return answer if answer.endswith(".") else answer + "."
 
 
-def fill(template: str, **values: str) -> str:
-    """Put values into a template. Names only: a template reaches neither attributes nor items of a value."""
-    return "".join(
-        literal + (values[name] if name is not None else "")
-        for literal, name, _, _ in string.Formatter().parse(template)
-    )
-
-
 def load_prompter(model: str, setting: dict[str, Any]) -> Prompter:
     """Read the tokenizer of a base model, templates and few-shot examples, as the config's keys `prompt_templates`,
     `fewshot` and `with_cot` have them, and those of `load_chat`. Raises LoraryError."""
@@ -235,29 +227,8 @@ def load_tokenizer(model: str):
 
 
 def load_templates(path: str) -> dict[str, str]:
-    """The templates of a YAML file by their names, `direct.user` and so on, checked."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise LoraryError(f"prompt_templates: {path} cannot be read as YAML: {error}") from None
-    refuse_twice(f"prompt_templates: {path} is not as it should be", text)
-    flat: dict[str, str] = {}
-    for key, value in content.items() if isinstance(content, dict) else ():
-        flat |= (
-            {f"{key}.{name}": text for name, text in value.items()} if isinstance(value, dict) else {str(key): value}
-        )
-    faults = [f"{key}: unknown key" for key in flat if key not in FIELDS]
-    faults += [
-        f
-        for key, (required, allowed) in FIELDS.items()
-        for f in _template_faults(key, flat.get(key), required, allowed)
-    ]
-    if faults:
-        raise report(
-            faults, f"prompt_templates: {path} is not as it should be (resources/prompt_templates.yaml is an example):"
-        )
-    return flat
+    """The templates of a YAML file by their names, `direct.user` and so on, checked. Raises LoraryError."""
+    return templates.load("prompt_templates", path, FIELDS)
 
 
 def load_fewshot(path: str) -> list[dict[str, str]]:
@@ -283,21 +254,3 @@ def save(table: pa.Table, path: str) -> None:
     # Small row groups: a training job reads its passages one after the other, whatever their number.
     with written_whole(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=256, write_page_checksum=True)
-
-
-def _template_faults(key: str, template: Any, required: set[str], allowed: set[str]) -> Iterator[str]:
-    if not is_text(template):
-        yield f"{key}: expected text, found {'nothing' if template is None else repr(template)[:60]}"
-        return
-    try:
-        fields = list(string.Formatter().parse(template))
-    except ValueError as error:
-        yield f"{key}: {error} (write {{{{ and }}}} for braces that are text)"
-        return
-    names = {name for _, name, _, _ in fields if name is not None}
-    for name in sorted(names - allowed):
-        yield f"{key}: unknown field {{{name}}}; there is {', '.join(f'{{{n}}}' for n in sorted(allowed))}"
-    for name in sorted(required - names):
-        yield f"{key}: the field {{{name}}} is missing"
-    if any(spec or conversion for _, _, spec, conversion in fields):
-        yield f"{key}: a field takes no format and no conversion"

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.errors import damaged
+from ..plan import layout
 
 SHOWN, MOST_FAULTS = 6, 8
 
@@ -70,7 +71,7 @@ def _examples(part: str) -> list[dict[str, Any]]:
         raise damaged(part, error) from None
     return [
         {
-            "place": f"data_{line['did']}/passage_{line['pid']}",
+            "place": layout.place(line["did"], line["pid"]),
             "rewrite": line["rewrite"] if line["made_by"]["rewrite"] == "model" else None,
             "pairs": line["pairs"],
             "by_rule": line["made_by"]["pairs"] == "rule",
