@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, cast
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 # Rows that are written together at most. A step of more would be no faster a row on a processor.
 ROWS_AT_ONCE = {"cpu": 64, "cuda": 512}
+TOLD_EVERY = 30  # seconds without a talk that has ended
 STILL_WRITTEN = 0.75  # of the rows, or fewer: then the others leave the batch, which copies what is kept of these
 
 
@@ -40,20 +42,28 @@ class Local:
         items whose talks have ended with what these returned, or with a Fault where one raised LoraryError."""
         stream = iter(items)
         while some := list(islice(stream, size)):
-            results: dict[int, Any] = {}
             replies: dict[int, list[Reply | Fault] | None] = dict.fromkeys(range(len(some)))
+            answered, told = 0, time.monotonic()
             while replies:
                 asked: dict[int, list[Request]] = {}
+                ended: Done = []
                 for i, answers in replies.items():
+                    item, talk = some[i]
                     try:
-                        asked[i] = some[i][1].send(answers)  # type: ignore[arg-type]  # None begins a talk
+                        asked[i] = talk.send(answers)  # type: ignore[arg-type]  # None begins a talk
                     except StopIteration as end:
-                        results[i] = end.value
+                        ended.append((item, end.value))
                     except LoraryError as error:
-                        results[i] = Fault(str(error))
+                        ended.append((item, Fault(str(error))))
+                if ended:
+                    yield ended
+                    told = time.monotonic()
+                elif time.monotonic() - told > TOLD_EVERY:
+                    log.info("%d passages in hand, %d replies so far", len(asked), answered)
+                    told = time.monotonic()
                 written = iter(self.write([request for requests in asked.values() for request in requests]))
                 replies = {i: list(islice(written, len(requests))) for i, requests in asked.items()}
-            yield [(item, results[i]) for i, (item, _) in enumerate(some)]
+                answered += sum(map(len, asked.values()))
 
     def write(self, requests: list[Request]) -> list[Reply | Fault]:
         """The reply to each, whichever others it is written with; a Fault where there can be none. Raises what torch

@@ -30,7 +30,7 @@ FIRST_WAIT, LONGEST_WAIT = 1, 60  # seconds before a request is asked again: dou
 SAID_EVERY, TOLD_EVERY = 60, 300  # seconds, at least, between two lines about waiting, and about tokens
 NONSENSE = 3  # replies that are none, before a request fails
 # What a request can do without, where a server refuses it.
-OPTIONAL = "response_format", "max_tokens", "temperature", "seed", "stop"
+OPTIONAL = "max_tokens", "temperature", "seed", "stop"
 
 
 @dataclass
@@ -161,9 +161,7 @@ class Server:
         """What the server sends, from JSON. Raises what the client raises, and _Nonsense."""
         if self._stopped.is_set():
             raise LoraryError(f"Nothing more is asked of {self.endpoint.url}.")
-        schema = {"name": "reply", "strict": True, "schema": request.schema}
         wanted: dict[str, Any] = {
-            "response_format": None if request.schema is None else {"type": "json_schema", "json_schema": schema},
             "max_tokens": request.most_tokens,
             "temperature": 0 if request.seed is None else request.temperature,
             "seed": None if request.seed is None else request.seed % 2**31,  # not every server takes more bits
@@ -215,9 +213,7 @@ class Server:
         if error.status_code not in (400, 422) or TOO_LONG.search(words):
             return None
         left = [name for name in OPTIONAL if name not in without]
-        named = [name for name in left if name == getattr(error, "param", None) or name in words]
-        # What is said of a schema need not name it.
-        return next(iter(named), "response_format" if request.schema and "response_format" in left else None)
+        return next((name for name in left if name == getattr(error, "param", None) or name in words), None)
 
     def _note_refused(self, without: set[str]) -> None:
         with self._lock:

@@ -22,7 +22,6 @@ class Request:
     stop: str | None = None  # the reply ends before this text
     pattern: str | None = None  # a regular expression that the whole reply matches, where the model can be held to it
     words_of: str | None = None  # the reply is words of this text as they follow each other, likewise
-    schema: dict[str, Any] | None = None  # the reply is JSON of this schema, likewise
     seed: int | None = None  # for a reply drawn at `temperature`; None: the likeliest
     temperature: float = 0.7
 

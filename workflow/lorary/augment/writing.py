@@ -91,18 +91,17 @@ class Writer:
         row.ended = row.ended or len(row.tokens) == row.request.most_tokens
 
     def _matcher(self, request: Request) -> "LLMatcher | None":
-        if request.pattern is None and request.words_of is None and request.schema is None:
+        if request.pattern is None and request.words_of is None:
             return None
         from llguidance import LLExecutor, LLMatcher
         from llguidance.hf import from_tokenizer
 
         if request.pattern is not None:
             grammar = LLMatcher.grammar_from_regex(request.pattern)
-        elif request.words_of is not None:
-            parts = "substring_chars" if re.search(f"[{UNBROKEN}]", request.words_of) else "substring_words"
-            grammar = LLMatcher.grammar_from_lark(RUN + json.dumps({parts: request.words_of}))
         else:
-            grammar = LLMatcher.grammar_from_json_schema(request.schema or {}, overrides={"whitespace_flexible": False})
+            source = request.words_of or ""
+            parts = "substring_chars" if re.search(f"[{UNBROKEN}]", source) else "substring_words"
+            grammar = LLMatcher.grammar_from_lark(RUN + json.dumps({parts: source}))
         if self.tokens is None:
             size = max(self.vocabulary, len(self.tokenizer))
             self.tokens = from_tokenizer(self.tokenizer, n_vocab=size, eos_token=sorted(self.ends) or None)
