@@ -347,3 +347,17 @@ def test_the_table_of_keys_is_in_step_with_the_schema():
     """After a change: `python -m lorary keys` prints it anew."""
     text = (tiny.ROOT / "config/README.md").read_text(encoding="utf-8")
     assert text.endswith(f"\n\n{table()}")
+
+
+def test_the_configs_of_a_warm_up_go_together():
+    warm_up, warmed_up = (
+        yaml.safe_load((tiny.ROOT / f"configs/{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("warm_up", "warmed_up")
+    )
+    (made,) = resolve_runs(warm_up)
+    seed, warm = resolve_runs(warmed_up)
+    (adapter,) = layout.TypeFolder(layout.run_folder(made), "total").adapters([1])
+    assert (seed.training.base_weight, warm.training.base_weight) == (None, adapter)
+    for key in ("model_name", "model_path", "lora_rank", "lora_alpha", "lora_target_modules", "precision"):
+        assert made.flat()[key] == warm.flat()[key] == seed.flat()[key]
+    assert layout.run_folder(seed) != layout.run_folder(warm)
