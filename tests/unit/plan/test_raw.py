@@ -314,6 +314,11 @@ def test_a_type_of_questions_named_as_the_documents_is_refused():
     assert types(**PASSAGES, questions="hotpot.json").keys() == {"passages", "bridge", "documents"}
 
 
+def test_a_type_of_questions_named_as_all_of_them_is_refused():
+    tiny.write_rows(Path("hotpot.json"), [HOTPOT[0], {**HOTPOT[1], "type": "total"}])
+    assert "hotpot.json has questions of a type total" in refusal(**DOCUMENTS, questions="hotpot.json")
+
+
 # Two runs.
 
 

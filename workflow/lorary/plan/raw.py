@@ -49,10 +49,11 @@ def types(run: Run) -> dict[str, Augmented]:
         found[run.raw.source] = _passages(run)
     if run.raw.questions:
         asked = _questions(run, found.get(run.raw.source))
-        if len(asked) > 1 and run.raw.source in asked:
+        taken = {run.raw.source: "the type of the passages themselves", question_sets.TOTAL: "that of all questions"}
+        if len(asked) > 1 and (clash := next((kind for kind in taken if kind in asked), None)):
             raise LoraryError(
-                f"questions: {run.raw.questions} has questions of a type {run.raw.source}, which is the type of the"
-                " passages themselves. Rename it there."
+                f"questions: {run.raw.questions} has questions of a type {clash}, which is {taken[clash]}. Rename it"
+                " there."
             )
         found |= asked if len(asked) > 1 else {"questions": next(iter(asked.values()))}
     if len(found) == 1:  # a folder with one file holds total.json
