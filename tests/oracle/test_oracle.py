@@ -14,8 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import reference
 import tiny
 from lorary.answer.score import cut, score
+from lorary.augment import quality
 from lorary.base import fetch as model
 from lorary.data.sequences import read_passages
+from lorary.plan import layout
 from project import Project
 
 SHARED = Path(os.environ.get("LORARY_ORACLE", tiny.ROOT.parent / "shared" / "oracle")).parent
@@ -207,6 +209,12 @@ def test_our_answers_are_the_references_word_for_word(encoded, smollm2, everythi
             (folder / "result.txt").read_text().splitlines()[:5] for folder in (run / method / kind, file.parent)
         ]
         assert results[0] == results[1]
+
+
+def test_what_the_page_says_of_published_data_is_what_the_checks_say():
+    files = sorted(str(file) for file in (SHARED / "data/prag_rows").glob("*.json"))
+    said = json.loads(layout.PUBLISHED.read_text(encoding="utf-8"))
+    assert {**quality.measure(files, "llama3.2-1b-instruct"), "what": said["what"]} == said
 
 
 def parting(tokenizer, ours: str, theirs: str) -> str:

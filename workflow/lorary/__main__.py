@@ -47,10 +47,10 @@ def main() -> int:
     )
     pairs = commands.add_parser(
         "pairs",
-        help="see how good the pairs of a file of augmented data are",
-        description="Put the pairs and rewrites of a file of augmented data to the checks that those made here stand.",
+        help="see how good the pairs of augmented data are",
+        description="Put the pairs and rewrites of augmented data to the checks that those made here stand.",
     )
-    pairs.add_argument("file", help="<type>.json")
+    pairs.add_argument("file", nargs="+", help="<type>.json; several are counted together")
     pairs.add_argument("--augment-model", required=True, help="whose they are: the beginning of <augment_model>_qa")
     warm = commands.add_parser(
         "warm-up",

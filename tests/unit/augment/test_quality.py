@@ -27,7 +27,7 @@ def row(pairs, rewrite, question="Who built it?", text=TEXT, **more):
 @pytest.fixture
 def said(tmp_path):
     def said(*rows):
-        return quality.describe(str(tiny.write_rows(tmp_path / "total.json", list(rows))), "aug").splitlines()[1:]
+        return quality.describe([str(tiny.write_rows(tmp_path / "total.json", list(rows)))], "aug").splitlines()[1:]
 
     return said
 
@@ -67,11 +67,19 @@ def test_null_questions_failed_passages_and_answers_of_numbers_are_read(said):
     assert said(failed)[0] == "0 of 0 pairs stand the checks"
 
 
+def test_several_files_are_counted_together_and_a_passage_of_both_once(tmp_path):
+    one, other = (tiny.write_rows(tmp_path / name, [row([*GOOD, BAD], REWRITE)]) for name in ("a.json", "b.json"))
+    tiny.write_rows(other, [row([*GOOD, BAD], REWRITE), row(GOOD, TEXT)])
+    found = quality.measure([str(one), str(other)], "aug")
+    assert (found["passages"], found["pairs"]["all"], found["pairs"]["good"]) == (2, 5, 4)
+    assert found["rewrites"] == {"all": 1, "good": 1, "faults": {}}
+
+
 def test_a_file_that_is_none_is_refused(tmp_path, said):
     with pytest.raises(LoraryError, match=r"gone\.json: cannot be read"):
-        quality.describe(str(tmp_path / "gone.json"), "aug")
+        quality.describe([str(tmp_path / "gone.json")], "aug")
     with pytest.raises(LoraryError, match="other_rewrite"):
-        quality.describe(str(tiny.write_rows(tmp_path / "total.json", [row(GOOD, REWRITE)])), "other")
+        quality.describe([str(tiny.write_rows(tmp_path / "total.json", [row(GOOD, REWRITE)]))], "other")
 
 
 def test_what_lorary_makes_is_read(tmp_path):
@@ -81,4 +89,4 @@ def test_what_lorary_makes_is_read(tmp_path):
     (tmp_path / "part").write_text(json.dumps(line) + "\n", encoding="utf-8")
     names = (str(tmp_path / name) for name in ("total.json", "total.tsv"))
     gather.gather(str(tmp_path / "raw"), [str(tmp_path / "part")], *names, "aug", 3)
-    assert quality.describe(str(tmp_path / "total.json"), "aug").endswith("0 of 0 rewrites keep the facts")
+    assert quality.describe([str(tmp_path / "total.json")], "aug").endswith("0 of 0 rewrites keep the facts")

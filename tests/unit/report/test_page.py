@@ -9,6 +9,7 @@ import pytest
 from lorary.answer import knowledge
 from lorary.plan import layout
 from lorary.report import page
+from lorary.report.labels import KEYS, labels
 from lorary.train.records import COLUMNS
 
 
@@ -85,16 +86,8 @@ def test_the_same_plots_have_the_same_bytes(tmp_path):
 
 
 def test_lines_are_labelled_by_what_differs():
-    columns = [
-        "model_name",
-        "lora_rank",
-        "lora_alpha",
-        "learning_rate",
-        "num_train_epochs",
-        "with_cot",
-        "augment_model",
-    ]
-    lines = [["m", 2, 32, 0.1, 1, False, "m"], ["m", 2, 32, 0.2, 1, False, "m"]]
-    table = pd.DataFrame(lines, columns=columns).assign(dataset="toy", type="total")
-    assert page._labels(table) == ["toy total, learning_rate=0.1", "toy total, learning_rate=0.2"]
-    assert page._labels(table[:1]) == ["toy total"]
+    line = dict.fromkeys(KEYS, "m") | {"dataset": "toy", "type": "total"}
+    for key, others in (("learning_rate", (0.1, 0.2)), ("adapter_dir", ("results/adapters", "results/warmed_up"))):
+        lines = [{**line, key: other} for other in others]
+        assert labels(lines) == [f"toy total, {key}={other}" for other in others]
+        assert labels(lines[:1]) == ["toy total"]

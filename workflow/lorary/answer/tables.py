@@ -18,7 +18,7 @@ MEASURES = ("em", "f1", "prec", "recall")
 REFERENCE_SETTINGS = ["model_name", "max_new_tokens", "dataset", "data_type", "with_cot", "sample", "augment_model"]
 REFERENCE_SETTINGS += ["num_train_epochs", "learning_rate", "inference_method", "lora_rank", "lora_alpha"]
 SETTINGS = ["model_name", "lora_rank", "lora_alpha", "dataset", "learning_rate", "num_train_epochs", "with_cot"]
-SETTINGS += ["augment_model", "projector"]
+SETTINGS += ["augment_model", "projector", "adapter_dir"]
 RESAMPLES, INTERVAL = 2_000, (2.5, 97.5)  # of the bootstrap; percent
 
 

@@ -3,17 +3,31 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from ..data import rows
 from .checks import pair_fault, rewrite_fault, same_question
 
 
-def describe(file: str, augment_model: str) -> str:
-    """What the checks say of a file of augmented data, as text to show. Raises LoraryError."""
-    table = rows.load([Path(file)], -1, augment_model, lenient_answers=True)
+def describe(files: list[str], augment_model: str) -> str:
+    """What the checks say of files of augmented data together, as text to show. Raises LoraryError."""
+    found = measure(files, augment_model)
+    lines = [f"{', '.join(files)}: {found['passages']} passages"]
+    for what, good in (("pairs", "stand the checks"), ("rewrites", "keep the facts")):
+        of_these = found[what]
+        share = f" ({100 * of_these['good'] / of_these['all']:.0f} %)" if of_these["all"] else ""
+        lines.append(f"{of_these['good']} of {of_these['all']} {what} {good}{share}")
+        lines += [f"  {number} {fault}" for fault, number in of_these["faults"].items()]
+    return "\n".join(lines)
+
+
+def measure(files: list[str], augment_model: str) -> dict[str, Any]:
+    """Of files of augmented data, each passage once: how many `passages`, and of `pairs` and `rewrites` how many there
+    are in `all`, how many are `good`, and the `faults` of the others, the most frequent first. Raises LoraryError."""
+    table = [row for file in files for row in rows.load([Path(file)], -1, augment_model, lenient_answers=True)]
     faults: Counter[str] = Counter()
     rewrites: Counter[str] = Counter()
-    pairs, seen = 0, set[tuple[str, str]]()
+    seen = set[tuple[str, str]]()
     for row in table:
         if row["passage"] is None:  # pairs of a warm-up
             continue
@@ -24,7 +38,6 @@ def describe(file: str, augment_model: str) -> str:
         title = title if isinstance(title, str) else ""
         asked: list[str] = []
         for pair in row["pairs"]:
-            pairs += 1
             fault = pair_fault(pair["question"], pair["answer"], row["passage"], title)
             if fault is None and same_question(pair["question"], asked):
                 fault = "asked before"
@@ -34,12 +47,9 @@ def describe(file: str, augment_model: str) -> str:
             fault = rewrite_fault(row["rewrite"], row["passage"])
             kind = " ".join((fault or "").split()[:1]) if (fault or "").startswith(("loses", "invents")) else fault
             rewrites[kind or ""] += 1
-    lines = [f"{file}: {len(seen)} passages", _of(pairs, faults[""], "pairs stand the checks")]
-    lines += [f"  {number} {fault}" for fault, number in faults.most_common() if fault]
-    lines.append(_of(sum(rewrites.values()), rewrites[""], "rewrites keep the facts"))
-    lines += [f"  {number} {fault}" for fault, number in rewrites.most_common() if fault]
-    return "\n".join(lines)
+    return {"passages": len(seen), "pairs": _counted(faults), "rewrites": _counted(rewrites)}
 
 
-def _of(all_: int, good: int, what: str) -> str:
-    return f"{good} of {all_} {what}" + (f" ({100 * good / all_:.0f} %)" if all_ else "")
+def _counted(faults: Counter[str]) -> dict[str, Any]:
+    named = {fault: number for fault, number in faults.most_common() if fault}
+    return {"all": faults.total(), "good": faults[""], "faults": named}

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[3]
 DEMO, DEMO_DATASET = ROOT / "resources/demo", "invented"
 TEMPLATES = ROOT / "resources/prompt_templates.yaml"
 AUGMENT_PROMPTS = ROOT / "resources/augment_prompts.yaml"
+PUBLISHED = ROOT / "resources/published_data.json"
 
 # With Snakemake's wildcards.
 MODEL = "resources/models/{model}"

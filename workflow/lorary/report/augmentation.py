@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.errors import damaged
+from ..core.files import read_json
 from ..plan import layout
 
 SHOWN, MOST_FAULTS = 6, 8
@@ -17,6 +18,11 @@ def describe(types: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Of each type whose data were made here (`title`, the table `about`, and `part`, what its first job has made), the
     figures and examples that the page shows. What is not there yet is left out. Raises LoraryError."""
     return [_describe(one) for one in types if Path(one["about"]).is_file()]
+
+
+def published() -> dict[str, Any]:
+    """What the same checks say of data that others have published (`augment.quality.measure`), and `what` they are."""
+    return read_json(layout.PUBLISHED)
 
 
 def _describe(one: dict[str, str]) -> dict[str, Any]:

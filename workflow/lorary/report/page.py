@@ -19,6 +19,7 @@ from ..plan import layout
 from ..plan.methods import METHODS
 from ..train.records import read_record
 from . import augmentation, plots
+from .labels import labels
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
         table = None if table.empty else table
     drawn = dict.fromkeys(("scores", "knowledge", "losses", "speed"), "")
     if table is not None:
-        drawn["scores"] = plots.scores(table, _labels(table), layout.PLOTS["scores"])
+        drawn["scores"] = plots.scores(table, labels(table.to_dict("records")), layout.PLOTS["scores"])
     if learnt:
         drawn["knowledge"] = plots.knowledge(learnt, layout.PLOTS["knowledge"])
     if records:
@@ -79,8 +80,9 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
     html = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         runs=described,
         learnt={label: _summarize(found) for label, found in learnt.items()},
-        scores=[] if table is None else table.assign(label=_labels(table)).to_dict("records"),
+        scores=[] if table is None else table.assign(label=labels(table.to_dict("records"))).to_dict("records"),
         augmented=augmentation.describe(augmented),
+        published=augmentation.published(),
         examples=examples,
         methods={m: METHODS[m].title for m in METHODS if any(m in example["given"] for example in examples)},
         failed=_read_table(failed).to_dict("records") if failed and Path(failed).is_file() else [],
@@ -163,16 +165,6 @@ def _examples(run: ShownRun) -> list[dict[str, Any]]:
             }
             examples.append({"question": rows[0]["question"], "answer": answers[0], "given": given})
     return examples[:EXAMPLES]
-
-
-def _labels(table: pd.DataFrame) -> list[str]:
-    """Of the run and type of each line of scores.tsv: what differs between them, and dataset and type."""
-    keys = ["model_name", "lora_rank", "lora_alpha", "learning_rate", "num_train_epochs", "with_cot", "augment_model"]
-    differing = [key for key in keys if table[key].nunique() > 1]
-    return [
-        ", ".join([f"{line['dataset']} {line['type']}", *(f"{key}={line[key]}" for key in differing)])
-        for line in table.to_dict("records")
-    ]
 
 
 def _read_table(path: str) -> pd.DataFrame:

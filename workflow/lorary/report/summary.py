@@ -11,6 +11,7 @@ from typing import Any
 from ..core.files import written_whole
 from ..plan import layout
 from ..plan.whole import Plan
+from .labels import labels
 
 COLUMNS = ["dataset", "type", "did", "pid", "path", "reason", "log"]  # of failed.tsv
 
@@ -90,7 +91,7 @@ def summarize_scores(path: str, since: float, predictions: list[str]) -> str:
             lines = [line for line in csv.DictReader(file, delimiter="\t") if line["path"] in own]
     except OSError:
         return ""
-    names = [(f"{line['dataset']} {line['type']}", line["method"]) for line in lines[:20]]
+    names = [(label, line["method"]) for label, line in zip(labels(lines), lines, strict=True)][:20]
     width = max((len(name) for name, _ in names), default=0)
     told = [
         f"  {name:{width}}  {method:7}  F1 {100 * float(line['f1']):5.1f}  ({100 * float(line['f1_low']):.1f} to"
