@@ -6,8 +6,11 @@ import subprocess
 
 import pytest
 
+import fake_server
+import speaker
 import tiny
 from cluster import Cluster, missing, wait_until
+from fake_server import FakeServer
 from project import Project
 
 PROFILE = ["--workflow-profile", "slurm", "--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "5"]
@@ -180,3 +183,31 @@ def test_ctrl_c_ends_the_jobs_and_a_passage_that_fails_does_not_end_the_others(c
     assert "data_2/passage_0: its prompt ids could not be made: TemplateError: § is not allowed" in output
     assert len(slow.adapters()) == 3
     assert slow.trained() == 5
+
+
+@pytest.mark.all
+def test_augmentation_takes_a_gpu_with_a_model_here_and_none_with_a_server(cluster, begin, tmp_path, tiny_llama):
+    """And what it makes is what a local run makes."""
+    away = Project(tmp_path / "away", tiny_llama)
+    for key in ("data_dir", "dataset", "augment_model"):
+        del away.settings[key]
+    tiny.write_documents(away.folder / "docs", 4)
+    away.settings |= {"source": "documents", "documents": "docs", "pairs": 2, "passages_per_augment_job": 2}
+    before = set(cluster.jobs())
+    with FakeServer(fake_server.steady, speaker.speak) as server:
+        at_server = {"augment_with": "server", "augment_base_url": server.url, "augment_server_model": "fake"}
+        away.settings["runs"] = [{}, {**at_server, "augment_model": "aug", "adapter_dir": "results/by_server"}]
+        local = away.copy(tmp_path / "local")
+        code, output = begin(away, "augmented").end()
+        assert code == 0, output
+        local.snakemake("augmented")
+
+    jobs = [job for number, job in cluster.jobs().items() if number not in before]
+    gpus = ["gpu:1" in job.get("TresPerJob", "") for job in jobs if "rule_augment" in job["Comment"]]
+    assert sorted(gpus) == [False, False, True, True], jobs
+    made = [
+        {file.relative_to(p.folder): file.read_bytes() for file in (p.folder / "results/augmented").rglob("*.json")}
+        for p in (away, local)
+    ]
+    assert len(made[0]) == 2
+    assert made[0] == made[1]
