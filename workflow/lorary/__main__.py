@@ -10,7 +10,7 @@ import warnings
 from .core.errors import LoraryError, explain
 from .core.values import is_text
 from .plan.config import SAMPLE, load_schema, table
-from .plan.methods import METHODS
+from .plan.methods import SUM, TOGETHER, named
 
 
 def main() -> int:
@@ -35,8 +35,10 @@ def main() -> int:
     )
     ask_.add_argument("--top", type=_positive, default=3, help="how many passages BM25 finds (default: 3)")
     ask_.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=["vanilla", "prag"], help="default: vanilla prag"
+        "--methods", nargs="+", choices=named(), default=["vanilla", "prag"], help="default: vanilla prag"
     )
+    ways = "; ".join(f"{way}: {what}" for way, what in TOGETHER.items())
+    ask_.add_argument("--combine", choices=TOGETHER, default=SUM, help=f"how several adapters work together ({ways})")
     ask_.add_argument("--max-new-tokens", type=_positive, help="default: 32, and 128 with chain of thought")
     adapter_dir = load_schema()["properties"]["adapter_dir"]["default"]
     ask_.add_argument("--adapter-dir", default=adapter_dir, help="default: %(default)s")
@@ -106,6 +108,7 @@ def main() -> int:
                 arguments.methods,
                 arguments.max_new_tokens,
                 arguments.adapter_dir,
+                arguments.combine,
             )
         )
     except LoraryError as error:

@@ -1,5 +1,23 @@
 # Answers with the adapters, their scores, and what each passage's adapter has learnt.
 
+
+rule route:
+    input:
+        lambda w: PLAN.answering.routes[w.routes].inputs["table"],
+    output:
+        layout.ROUTES,
+    log:
+        layout.log("route/{routes}"),
+    retries: 0
+    localrule: True
+    conda:
+        "../../envs/lorary.yaml"
+    params:
+        setting=lambda w: PLAN.answering.routes[w.routes].params,
+    script:
+        "../scripts/route.py"
+
+
 for gathered in PLAN.answering.predictions:
     for job in gathered.jobs:
 
@@ -12,6 +30,7 @@ for gathered in PLAN.answering.predictions:
                 templates=job.inputs["templates"],
                 fewshot=job.inputs["fewshot"],
                 records=job.inputs["records"],
+                routes=job.inputs["routes"],
             output:
                 job.outputs["answers"],
             log:

@@ -1,5 +1,5 @@
-# One merged adapter of a question, or of a list of passages: `snakemake export --config export=total/data_0`. Not part
-# of a run.
+# One merged adapter of a question, or of a list of passages: `snakemake export --config export=total/data_0`; or
+# (routed) a table from question to adapter. Not part of a run.
 
 for job in PLAN.answering.exports:
 
@@ -16,15 +16,42 @@ for job in PLAN.answering.exports:
         localrule: True
         conda:
             "../../envs/lorary.yaml"
+        params:
+            **job.params,
         message:
             f"Merging {job.label}"
         script:
             "../scripts/export_adapter.py"
 
 
+for job in PLAN.answering.exported_routes:
+
+    rule:
+        name:
+            job.rule
+        input:
+            adapters=job.inputs["adapters"],
+            files=job.inputs["files"],
+        output:
+            job.outputs["table"],
+        log:
+            job.log,
+        retries: 0
+        localrule: True
+        conda:
+            "../../envs/lorary.yaml"
+        params:
+            setting=job.params,
+        message:
+            f"Listing {job.label}"
+        script:
+            "../scripts/export_routes.py"
+
+
 rule export:
     input:
         [job.outputs["adapter"] for job in PLAN.answering.exports],
+        [job.outputs["table"] for job in PLAN.answering.exported_routes],
     log:
         layout.log("export"),
     localrule: True

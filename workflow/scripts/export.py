@@ -1,4 +1,4 @@
-"""Rule export: says where the merged adapters are, or that none were asked for."""
+"""Rule export: says where what was exported is, or that nothing was asked for."""
 
 import logging
 import sys

@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from lorary.answer import route
 from lorary.answer.predict import predict
 from lorary.answer.source import Trained
 from lorary.base.fetch import check_source
@@ -16,6 +17,8 @@ setting = snakemake.params.setting
 
 with job(snakemake.log[0], setting["label"]):
     check_source(snakemake.input.model, **setting["model_source"])
+    routes = snakemake.input.get("routes")
+    top = setting.get("routed_top")
     predict(
         output=snakemake.output[0],
         finished=setting["finished"],
@@ -27,4 +30,5 @@ with job(snakemake.log[0], setting["label"]):
         precision=setting["precision"],
         max_new_tokens=setting["max_new_tokens"],
         threads=snakemake.threads,
+        routed={did: pids[:top] for did, pids in route.read(routes).items()} if routes else None,
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lorary.answer.ask import _title, search
+from lorary.answer.ask import Found, _best, search
+from lorary.answer.search import title
 from lorary.core.errors import LoraryError
 
 ENGLISH = [
@@ -85,6 +86,15 @@ def test_a_question_that_shares_nothing_finds_nothing(question):
         found(ENGLISH + CHINESE, question)
 
 
+def test_routed_is_the_best_of_those_that_are_named():
+    table = pd.DataFrame({"name": list("abcd"), "type": "total", "passage": [*ENGLISH, None], "title": ""})
+    named = [Found(name, "total", text, None) for name, text in zip("dba", [None, ENGLISH[1], ENGLISH[0]], strict=True)]
+    assert _best(table, "Which keys?", named).name == "a"
+    assert _best(table, "Which FERRY?", named).name == "b"
+    assert _best(table, "To be?", named).name == "d"  # none of them: the first
+    assert _best(table, "Which keys?", named[:1]).name == "d"
+
+
 def test_what_has_no_text_is_not_found():
     assert found([None, *ENGLISH, None], "Which FERRY is there?") == [2]
     with pytest.raises(LoraryError, match="No passage shares a word"):
@@ -94,7 +104,7 @@ def test_what_has_no_text_is_not_found():
 def test_a_title_counts():
     """As table of data has it, in what else a row carried."""
     titles = [
-        _title(f'{{"question": {{}}, "passage": {passage}}}') for passage in ('{"title": "Dune"}', "{}", '{"title": 3}')
+        title(f'{{"question": {{}}, "passage": {passage}}}') for passage in ('{"title": "Dune"}', "{}", '{"title": 3}')
     ]
     assert titles == ["Dune", "", ""]
     assert found(ENGLISH, "What is Dune?", titles=titles) == [0]

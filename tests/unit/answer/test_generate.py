@@ -1,5 +1,6 @@
 """Answers of many questions at once, each with adapters of its own, are those of PEFT and transformers one by one."""
 
+import functools
 import json
 
 import pytest
@@ -13,8 +14,8 @@ from lorary.adapters import merge
 from lorary.adapters.files import init_base_weight
 from lorary.adapters.lora import load_adapter
 from lorary.answer import generate
+from lorary.base import decoder, reading
 from lorary.base import fetch as model
-from lorary.base import reading
 from lorary.core.errors import LoraryError
 
 CPU = torch.device("cpu")
@@ -105,6 +106,77 @@ def test_greedy_answers_are_those_of_peft_one_by_one(base, monkeypatch):
     again = answerer.generate(prompts(), sets(base), 12)
     assert again[4] == wanted[4][:stopped]
     assert any(tokens == full for tokens, full in zip(again, wanted, strict=True))
+
+
+@functools.cache
+def dense(base, adapters, factor=1.0):
+    """transformers' model in float64, with these updates, each times `factor`, in its weights."""
+    theirs = AutoModelForCausalLM.from_pretrained(base / "model", dtype=torch.float64)
+    if theirs.config.tie_word_embeddings is False:
+        theirs.lm_head.weight = torch.nn.Parameter(theirs.lm_head.weight.clone())
+    for i in adapters:
+        tensors = load_file(base / str(i) / "adapter_model.safetensors")
+        for name in (name for name in tensors if ".lora_A." in name):
+            update = tensors[name.replace("lora_A", "lora_B")].double() @ tensors[name].double()
+            place = name.removeprefix("base_model.model.").replace(".lora_A", "")
+            theirs.get_parameter(place).data += 16 * factor * update
+    return theirs
+
+
+def greedily(models, prompt, tokens):
+    """One token after the other: the likeliest by the mean of the models' probabilities."""
+    ids = list(prompt)
+    for _ in range(tokens):
+        with torch.no_grad():
+            each = [model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1) for model in models]
+        ids.append(int(torch.stack(each).mean(0).argmax()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("way", ["sum", "mean", "routed", "mixture"])
+def test_adapters_work_together_as_dense_updates_in_float64(base, way, monkeypatch):
+    monkeypatch.setitem(reading.AT_ONCE, "cpu", 48)
+    wanted = []
+    for prompt, (_, adapters) in zip(prompts(), QUESTIONS, strict=True):
+        if way == "mixture":
+            models = [dense(base, (i,)) for i in adapters] or [dense(base, ())]
+        else:
+            models = [dense(base, tuple(adapters), 1 / len(adapters) if way == "mean" and adapters else 1)]
+        wanted.append(greedily(models, prompt, 8))
+    answerer = ours(base)
+    answerer.ends = {100_000}  # none
+    mixtures = [generate.together(adapters, way) for adapters in sets(base)]
+    assert answerer.generate_mixed(prompts(), mixtures, 8) == wanted
+    # an answer ends for all models of its question, and the others go on
+    answerer.ends = {wanted[2][3]}
+    stopped = [tokens[: tokens.index(wanted[2][3])] if wanted[2][3] in tokens else tokens for tokens in wanted]
+    assert answerer.generate_mixed(prompts(), mixtures, 8) == stopped
+    assert any(len(tokens) == 8 for tokens in stopped)
+
+
+def test_ways_of_working_together_differ(base):
+    answerer = ours(base)
+    answerer.ends = {100_000}
+    answers = {
+        tuple(answerer.generate_mixed(prompts(), [generate.together(some, way) for some in sets(base)], 8)[2])
+        for way in ("sum", "mean", "mixture")
+    }
+    assert len(answers) == 3
+
+
+def test_a_merged_mean_gives_by_peft_the_logits_of_ours(base, tmp_path):
+    merge.merge_adapters([str(base / str(i)) for i in (1, 2, 3)], str(tmp_path / "mean"), mean=True)
+    config = json.loads((tmp_path / "mean/adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], type(config["lora_alpha"])) == (6, 32, int)
+    ids = torch.tensor([prompts()[2]])
+    theirs = AutoModelForCausalLM.from_pretrained(base / "model", dtype=torch.float32)
+    answerer = ours(base)
+    answerer.active.set(generate.together(sets(base)[2], "mean"))
+    with torch.no_grad():
+        merged = PeftModel.from_pretrained(theirs, tmp_path / "mean")(input_ids=ids).logits
+        torch.testing.assert_close(merged, decoder.logits(answerer.model, ids), rtol=1e-4, atol=1e-4)
+        wanted = dense(base, (1, 2, 3), 1 / 3)(input_ids=ids).logits.float()
+    torch.testing.assert_close(merged, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_likelihoods_are_those_of_peft(base):

@@ -123,6 +123,51 @@ def test_a_method_is_a_row_of_the_table(monkeypatch):
     assert method_of(predict.predictions[-1]) == "fifth"  # all of them are the default
 
 
+def test_each_way_of_working_together_has_a_folder_and_the_sum_is_as_ever():
+    _, before = make()
+    _, predict = make(combine_adapters=["routed", "sum", "mean"])
+    methods = ["vanilla", "icl", "prag", "prag_mean", "prag_routed", "combine", "combine_mean", "combine_routed"]
+    assert [method_of(p) for p in predict.predictions] == methods
+    of_method = {method_of(p): p for p in predict.predictions}
+    assert all(of_method[method_of(p)] == p for p in before.predictions)
+    assert not before.routes
+    assert of_method["prag_mean"].result.outputs["result"] == f"results/predictions/{RUN}/prag_mean/total/result.txt"
+    settings = of_method["prag_mean"].result.params["settings"]
+    assert (settings["combine_adapters"], settings.get("routed_top")) == ("mean", None)
+    settings = of_method["combine_routed"].result.params["settings"]
+    assert [settings[key] for key in ("combine_adapters", "routed_top", "routed_by")] == ["routed", 1, "bm25"]
+    jobs = [job for p in predict.predictions for job in p.jobs]
+    for names in ([job.rule for job in jobs], [job.outputs["answers"] for job in jobs]):
+        assert len(set(names)) == len(names) == len(methods)
+
+
+def test_routing_is_one_job_of_a_type_and_only_where_there_is_a_choice():
+    def routed(**settings):
+        _, predict = make(inference_methods=["icl", "prag", "combine"], combine_adapters=["routed"], **settings)
+        jobs = [gathered.jobs[0].inputs["routes"] for gathered in predict.predictions]
+        return list(predict.routes.values()), jobs
+
+    (job,), needed = routed()
+    routes = job.outputs["routes"]
+    assert needed == [[], routes, routes]
+    assert job.inputs["table"].startswith("results/data/toy_total_")
+    (other,), _ = routed(routed_by="rank")
+    assert other.outputs != job.outputs
+    assert routed(routed_top=2) == ([job], [[], routes, routes])
+    assert routed(routed_top=3) == ([], [[], [], []])  # each question has three passages at most
+    write([1, 1])
+    assert routed() == ([], [[], [], []])
+
+
+def test_runs_of_one_folder_are_routed_alike():
+    _, predict = make(
+        {"combine_adapters": "sum"}, {"combine_adapters": "mixture"}, inference_methods=["prag", "vanilla"]
+    )
+    assert [method_of(p) for p in predict.predictions] == ["vanilla", "prag", "prag_mixture"]
+    with pytest.raises(LoraryError, match=r"would both write .*/total, with different routed_top, routed_by"):
+        make({"routed_top": 2}, {"combine_adapters": "routed", "routed_by": "rank"})
+
+
 def test_without_methods_there_is_nothing_to_make():
     _, predict = make(inference_methods=[])
     assert predict == answer.Answering([], [], [])
@@ -221,3 +266,24 @@ def test_a_setting_that_decides_answers_is_in_the_name_of_their_file():
     for other in ({"max_new_tokens": 9}, {"precision": "bfloat16"}, {"chat_date": "1 Jan 2025"}, {"model_path": "y"}):
         assert names(**other) != first, other
     assert names(store_dir="elsewhere", adapters_per_step=2) == first
+
+
+def test_an_export_is_in_the_first_way_that_can_be_exported():
+    def exported(*ways, export="total/data_2"):
+        return make(export=export, combine_adapters=list(ways))[1]
+
+    (job,) = exported("mixture", "mean", "sum").exports
+    assert (job.outputs["adapter"], job.params) == (f"results/export/{RUN}/total_data_2_mean", {"mean": True})
+    assert exported("sum", "mean").exports == make(export="total/data_2")[1].exports
+    predict = exported("routed", export=["total/data_2", "total/data_0/passage_1"])
+    assert not predict.exports
+    (job,) = predict.exported_routes
+    assert job.outputs == {"table": f"results/export/{RUN}/total_data_2+total_data_0_passage_1_routed.tsv"}
+    assert job.params["names"] == [f"total/data_2/passage_{i}" for i in range(3)] + ["total/data_0/passage_1"]
+    (routes,) = predict.routes.values()
+    assert job.params["types"]["total"] == {"table": routes.inputs["table"], "routes": routes.outputs["routes"]}
+    assert len(exported("routed", export="total").exported_routes[0].inputs["adapters"]) == 6
+    with pytest.raises(LoraryError, match=r"mixture is of several models .* Export with combine_adapters: sum"):
+        exported("mixture")
+    with pytest.raises(LoraryError, match=r"export: .* has no total. Name a question as"):
+        exported("mean", export="total")

@@ -182,8 +182,11 @@ BAD = {
     "adapter_dir": ["", "a{b}", None, "a}"],
     "store_dir": ["", "{a", None],
     "inference_methods": [["rag"], ["prag", "prag"], "prag", None],
+    "combine_adapters": ["product", ["sum", "sum"], ["sum", "cat"], [], None, 1],
+    "routed_top": [0, -1, 1.5, "2", None],
+    "routed_by": ["tfidf", None, 1],
     "max_new_tokens": [0, 1.5, None],
-    "export": ["data_0", "total/data_x", "../data_0", "a/b/data_0", ["total/data_0", "total/data_0"], [], [3], 3],
+    "export": ["total/", "total/data_x", "../data_0", "a/b/data_0", ["total/data_0", "total/data_0"], [], [3], 3],
     "runs": [{"sample": 1}, [3], "all", None],
 }
 
@@ -235,6 +238,13 @@ def test_paths_hold_no_wildcards(key):
 def test_a_dataset_is_not_called_as_the_folder_beside_it():
     """<dataset> and base_weight lie in one folder of the adapter tree."""
     assert "dataset: 'base_weight' is not allowed" in refusal({"dataset": "base_weight"})
+
+
+def test_one_way_of_working_together_may_be_a_word():
+    assert [resolve({"combine_adapters": ways})[0]["combine_adapters"] for ways in ("mean", ["routed", "sum"])] == [
+        ["mean"],
+        ["routed", "sum"],
+    ]
 
 
 def test_an_integer_beyond_floats_is_no_learning_rate():

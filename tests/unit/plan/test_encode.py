@@ -319,6 +319,7 @@ def test_a_setting_that_decides_adapters_is_in_the_name_of_their_record(tmp_path
         records.add(make(**settings).batches[0].outputs["record"])
     assert len(records) == 1 + len(others)
     free = {"adapters_per_step": 2, "store_dir": "elsewhere", "inference_methods": [], "max_new_tokens": 9}
+    free |= {"combine_adapters": "routed", "routed_top": 2}
     assert make(**free).batches[0].outputs["record"] in records
 
 

@@ -12,9 +12,10 @@ log = logging.getLogger(__name__)
 PASSAGES = "passages.json"  # beside the merged adapter: which ones it holds
 
 
-def merge_adapters(directories: list[str], destination: str) -> None:
+def merge_adapters(directories: list[str], destination: str, mean: bool = False) -> None:
     """Write one adapter whose update is the sum of those of `directories`: their matrices side by side, rank and alpha
-    the sums of theirs. Raises LoraryError where they do not fit together."""
+    the sums of theirs. Or the `mean` of them: then its scale, alpha / rank, is divided by their number. Raises
+    LoraryError where they do not fit together."""
     import torch
 
     read = [adapters.read_adapter(directory) for directory in directories]
@@ -26,7 +27,10 @@ def merge_adapters(directories: list[str], destination: str) -> None:
         name: torch.cat([tensors[name] for _, tensors in read], dim=0 if ".lora_A." in name else 1) for name in first
     }
     config = {**config, **{key: sum(other[key] for other, _ in read) for key in ("r", "lora_alpha")}}
+    if mean:
+        alpha = config["lora_alpha"] / len(read)
+        config["lora_alpha"] = int(alpha) if alpha.is_integer() else alpha  # whole, where all have the same rank
     folder = Path(destination)
     adapters.write_adapter(folder, adapters.config_bytes(config), adapters.tensors_bytes(merged))
     (folder / PASSAGES).write_text(json.dumps(directories, indent=2) + "\n", encoding="utf-8")
-    log.info("%s: %d adapters, rank %d, alpha %d", destination, len(directories), config["r"], config["lora_alpha"])
+    log.info("%s: %d adapters, rank %d, alpha %g", destination, len(directories), config["r"], config["lora_alpha"])

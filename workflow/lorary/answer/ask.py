@@ -1,6 +1,5 @@
 """Ask a question of an existing tree of adapters: the bare model's answer and the adapters', side by side."""
 
-import json
 import logging
 import textwrap
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from ..data import rows
 from ..data.prompts import load_prompter
 from ..plan import layout
 from ..plan.answer import chosen
-from ..plan.methods import METHODS
+from ..plan.methods import METHODS, ROUTED, SUM, variant
 from ..plan.run import Prompts
 from ..raw.passages import RawPassage
 from ..train.index import types_of
 from .predict import answerer
-from .search import best
+from .search import best, scores, title
 from .source import Trained
 
 log = logging.getLogger(__name__)
@@ -39,17 +38,27 @@ class Found:
 
 
 def ask(
-    question: str, run: str | None, passages: list[str], top: int, methods: list[str], tokens: int | None, root: str
+    question: str,
+    run: str | None,
+    passages: list[str],
+    top: int,
+    methods: list[str],
+    tokens: int | None,
+    root: str,
+    way: str = SUM,
 ) -> str:
     """The answers of each method, as text to show. `passages` name what to load, as <type>/data_<did> (a question's) or
-    <type>/data_<did>/passage_<pid>; without any, BM25 finds the `top` best ones for the question.
+    <type>/data_<did>/passage_<pid>; without any, BM25 finds the `top` best ones for the question. Their adapters work
+    together in one `way` (of TOGETHER).
 
     Raises LoraryError.
     """
+    methods = [variant(method, way) for method in methods]
     folder = find_run(root, run)
     types = types_of(read_json(folder / layout.ABOUT))
     table = _passages(folder, types)
     found = _named(table, passages, folder) if passages else search(table, question, top)
+    active = [_best(table, question, found)] if way == ROUTED else found
     of_these = [types[kind] for kind in dict.fromkeys(passage.kind for passage in found)]
     config = _one_config([about["config"][0] for about in of_these])
     model = layout.MODEL.format(model=config["model_name"])
@@ -59,15 +68,18 @@ def ask(
     prompts = {m: prompter.prompt_ids(question, texts if METHODS[m].passages else []) for m in methods}
     answers = {}
     source = Trained(table.set_index("name").to_dict("index"))
-    for passage in found:
+    for passage in active:
         source.digest(passage.name)
-    with answerer(model, config["precision"], cores(), source, found[0].name) as ready:
-        adapters = [source.load(passage.name) for passage in found]
+    with answerer(model, config["precision"], cores(), source, active[0].name) as ready:
+        from .generate import together
+
+        adapters = [source.load(passage.name) for passage in active]
         for method, ids in prompts.items():
-            sets = [adapters if METHODS[method].adapters else []]
+            mixture = together(adapters if METHODS[method].adapters else [], METHODS[method].together)
             limit = tokens or (128 if config["with_cot"] else 32)
-            answers[method] = prompter.tokenizer.decode(ready.generate([ids], sets, limit)[0], skip_special_tokens=True)
-    return _shown(question, folder, found, answers)
+            (said,) = ready.generate_mixed([ids], [mixture], limit)
+            answers[method] = prompter.tokenizer.decode(said, skip_special_tokens=True)
+    return _shown(question, folder, found, answers, active[0] if way == ROUTED else None)
 
 
 def find_run(root: str, name: str | None) -> Path:
@@ -86,14 +98,29 @@ def find_run(root: str, name: str | None) -> Path:
 def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
     """The passages that go best with the question (`search.best`), each text once. Raises LoraryError where none shares
     a word with it."""
-    table = table.dropna(subset="passage").drop_duplicates("passage").reset_index(drop=True)
-    lines = table.to_dict("records")
-    found = best([RawPassage(line["passage"], line["title"]) for line in lines], question, top)
+    lines, raw = _searched(table)
+    found = best(raw, question, top)
     if not found:
         raise LoraryError("No passage shares a word with this question; name some with --passages.")
     return [
         Found(lines[number]["name"], lines[number]["type"], lines[number]["passage"], score) for number, score in found
     ]
+
+
+def _searched(table: pd.DataFrame) -> tuple[list[dict[str, Any]], list[RawPassage]]:
+    """The lines of the passages that are searched, and these: each text once."""
+    lines = table.dropna(subset="passage").drop_duplicates("passage").to_dict("records")
+    return lines, [RawPassage(line["passage"], line["title"]) for line in lines]
+
+
+def _best(table: pd.DataFrame, question: str, found: list[Found]) -> Found:
+    """Of some passages the one that goes best with the question; the first, where several do, or none."""
+    lines, raw = _searched(table)
+    position = {line["passage"]: i for i, line in enumerate(lines)}
+    texts = [passage.text for passage in found if passage.text is not None]
+    by_position = scores(raw, question, [position[text] for text in texts]) if texts else {}
+    by_text = {text: by_position.get(position[text], 0.0) for text in texts}
+    return max(found, key=lambda passage: by_text.get(passage.text or "", 0.0))
 
 
 def _named(table: pd.DataFrame, wanted: list[str], folder: Path) -> list[Found]:
@@ -143,7 +170,7 @@ def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
         passages = rows.read(table, 0, None)
         texts = pd.DataFrame(passages, columns=["did", "pid", "passage"])
         texts["passage"] = texts["passage"].astype(object).where(texts["passage"].notna(), None)
-        texts = texts.assign(type=kind, title=[_title(passage["extra"]) for passage in passages])
+        texts = texts.assign(type=kind, title=[title(passage["extra"]) for passage in passages])
         parts.append(index.merge(texts, on=["type", "did", "pid"]))
     if not parts:
         raise LoraryError(
@@ -153,11 +180,6 @@ def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
     return joined.assign(name=list(map(layout.passage_name, joined["type"], joined["did"], joined["pid"])))
 
 
-def _title(extra: str) -> str:
-    title = json.loads(extra)["passage"].get("title")
-    return title if isinstance(title, str) else ""
-
-
 def _table(kind: str, about: dict[str, Any]) -> str | None:
     """Where the passages of a type lie: seen from here, or from where the call for this type was made."""
     table = about["tables"][kind]
@@ -165,12 +187,13 @@ def _table(kind: str, about: dict[str, Any]) -> str | None:
     return str(there[0]) if there else None
 
 
-def _shown(question: str, folder: Path, found: list[Found], answers: dict[str, str]) -> str:
+def _shown(question: str, folder: Path, found: list[Found], answers: dict[str, str], alone: Found | None) -> str:
+    """`alone`: the one whose adapter answers, where it is not all of them."""
     lines = [question, "", f"Adapters of {folder}:"]
     for passage in found:
         score = "" if passage.score is None else f"  (BM25 {passage.score:.2f})"
         lines += [
-            f"  {passage.name}{score}",
+            f"  {passage.name}{score}{'  (its adapter answers)' if passage is alone else ''}",
             textwrap.indent(textwrap.shorten(passage.text or "(no passage)", 100), "    "),
         ]
     width = max(len(METHODS[method].title) for method in answers)

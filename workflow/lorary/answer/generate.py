@@ -1,6 +1,7 @@
 """Answers of the base model with adapters: many questions at a time, each row of a batch with a set of its own."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from ..base import decoder
 from ..base.fetch import end_tokens
 from ..base.frozen import FrozenLinear
 from ..base.reading import empty, fill, groups, padded
+from ..plan.methods import MEAN, MIXTURE
 
 
 class Answerer:
@@ -28,25 +30,32 @@ class Answerer:
         self.device = device
         self.ends = end_tokens(model)
 
-    @torch.inference_mode()
     def generate(self, prompts: list[list[int]], sets: list[list[Adapter]], max_new_tokens: int) -> list[list[int]]:
         """Greedy: the likeliest tokens that follow each prompt, up to an end token (left out) or `max_new_tokens`.
 
         `sets`: for each prompt, the adapters that are active together. Raises what torch raises, as out of memory.
         """
+        return self.generate_mixed(prompts, [[adapters] for adapters in sets], max_new_tokens)
+
+    @torch.inference_mode()
+    def generate_mixed(
+        self, prompts: list[list[int]], mixtures: list[list[list[Adapter]]], max_new_tokens: int
+    ) -> list[list[int]]:
+        """The same with several sets a prompt: at every token the probabilities under each of them, each a row of the
+        batch, are averaged, and the likeliest token then goes on in all of them."""
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        prompts, sets = [prompts[i] for i in order], [sets[i] for i in order]
-        self.active.set(sets)
+        whose = [place for place, i in enumerate(order) for _ in mixtures[i]]  # of each row: a prompt, in this order
+        self.active.set([adapters for i in order for adapters in mixtures[i]])
         steps = self._steps if isinstance(self.model, decoder.Decoder) else self._steps_of_transformers
         tokens: list[list[int]] = [[] for _ in prompts]
         running = set(range(len(prompts)))
-        for step in steps(prompts, max_new_tokens):
+        for step in steps([prompts[order[place]] for place in whose], Mixing(whose, self.device), max_new_tokens):
             values = step.tolist()  # the one thing that waits for a GPU
-            for row in list(running):
-                if values[row] in self.ends:
-                    running.discard(row)
+            for place in list(running):
+                if values[place] in self.ends:
+                    running.discard(place)
                 else:
-                    tokens[row].append(values[row])
+                    tokens[place].append(values[place])
             if not running:
                 break
         return [answer for _, answer in sorted(zip(order, tokens, strict=True))]
@@ -80,22 +89,30 @@ class Answerer:
             return self.model.lm_head(self.model.hidden(ids)[row, column])
         return decoder.logits(self.model, ids)[row, column]
 
-    def _steps(self, prompts: list[list[int]], max_new_tokens: int) -> Iterator[Tensor]:
-        """The next token of each row (B,), step after step."""
+    def _steps(self, prompts: list[list[int]], mixing: "Mixing", max_new_tokens: int) -> Iterator[Tensor]:
+        """The next token of each question (Q,), step after step; `prompts`: of each row."""
         model = cast(decoder.Decoder, self.model)
         cache = empty(model, len(prompts), len(prompts[-1]) + max_new_tokens)
         last = fill(model, cache, prompts, self.active.select)
         self.active.select(slice(None))  # before the head, which may have adapters too
-        tokens = model.lm_head(last).argmax(-1)  # (B,)
+        tokens = mixing.scores(model.lm_head(last)).argmax(-1)  # (Q,)
         yield tokens
         for _ in range(max_new_tokens - 1):
-            tokens = model.lm_head(model.hidden(tokens[:, None], cache)[:, 0]).argmax(-1)
+            hidden = model.hidden(mixing.spread(tokens)[:, None], cache)[:, 0]
+            tokens = mixing.scores(model.lm_head(hidden)).argmax(-1)
             cache.lengths += 1
             yield tokens
 
-    def _steps_of_transformers(self, prompts: list[list[int]], max_new_tokens: int) -> Iterator[Tensor]:
+    def _steps_of_transformers(
+        self, prompts: list[list[int]], mixing: "Mixing", max_new_tokens: int
+    ) -> Iterator[Tensor]:
         self.active.select(slice(None))
-        yield from self.by_transformers(prompts, max_new_tokens, eos_token_id=sorted(self.ends) or None).T.cpu()
+        settings: dict[str, Any] = {"eos_token_id": sorted(self.ends) or None}
+        if mixing.mixed:  # each row of a question gets the same scores, and so the same token
+            from transformers import LogitsProcessorList
+
+            settings["logits_processor"] = LogitsProcessorList([mixing.of_transformers])
+        yield from mixing.first(self.by_transformers(prompts, max_new_tokens, **settings)).T.cpu()
 
     def by_transformers(self, prompts: list[list[int]], max_new_tokens: int, **settings: Any) -> Tensor:
         """What transformers has to follow these prompts (B, T), greedy but for `settings` of its own."""
@@ -111,3 +128,43 @@ class Answerer:
             **settings,
         )
         return output[:, ids.shape[1] :]
+
+
+def together(adapters: list[Adapter], way: str) -> list[list[Adapter]]:
+    """The sets of adapters that answer a question in this way, of those that are active: mostly one, whose updates add
+    up; for a mixture one for each adapter."""
+    if way == MIXTURE and adapters:
+        return [[adapter] for adapter in adapters]
+    if way == MEAN:
+        return [[replace(adapter, scale=adapter.scale / len(adapters)) for adapter in adapters]]
+    return [adapters]
+
+
+class Mixing:
+    """Which rows of a batch are of one question, and answer it together."""
+
+    def __init__(self, whose: list[int], device: torch.device):
+        """`whose`: of each row the question, from 0, in order."""
+        self.questions = whose[-1] + 1
+        self.mixed = self.questions < len(whose)  # else each row is a question of its own
+        self.whose = torch.tensor(whose, device=device)  # (B,)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """logits (B, V) of each row -> scores (Q, V) of each question: the sum of its rows' probabilities, greatest
+        where their mean is; where each row is a question, its logits."""
+        if not self.mixed:
+            return logits
+        probabilities = logits.float().softmax(-1)
+        return probabilities.new_zeros(self.questions, logits.shape[-1]).index_add_(0, self.whose, probabilities)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """values (Q, ...) of each question -> (B, ...) of each row"""
+        return values[self.whose] if self.mixed else values
+
+    def first(self, values: Tensor) -> Tensor:
+        """values (B, ...), the same in all rows of a question -> (Q, ...)"""
+        return values[self.whose.diff(prepend=self.whose.new_tensor([-1])) > 0] if self.mixed else values
+
+    def of_transformers(self, ids: Tensor, logits: Tensor) -> Tensor:
+        """What transformers chooses the next token of each row by."""
+        return self.spread(self.scores(logits))

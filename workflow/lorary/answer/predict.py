@@ -17,7 +17,7 @@ from ..core.files import written_whole
 from ..core.work import Item, Work, in_batches, key
 from ..data.prompts import Prompter
 from ..plan import layout
-from ..plan.methods import METHODS
+from ..plan.methods import MEAN, METHODS, MIXTURE
 from .source import Source
 
 if TYPE_CHECKING:
@@ -41,12 +41,15 @@ def predict(
     precision: str,
     max_new_tokens: int,
     threads: int,
+    routed: dict[int, list[int]] | None = None,
 ) -> None:
     """Answer the questions of some rows of a table (greedy, at most `max_new_tokens`), and write them to `output`: a
     JSON list of did, test_id, question, answer (list of aliases) and text. What is finished is kept in `finished`.
 
-    Raises LoraryError.
+    `routed`: by did, the pids of the passages whose adapters are active, where not all of the question's are. Raises
+    LoraryError.
     """
+    way = METHODS[method].together
     about = fingerprint(model)
     settings = [NUMERICS, about["weights"], about["tokenizer"], sorted(end_tokens(model)), precision, max_new_tokens]
     questions, items, failures = _questions(rows), [], []
@@ -58,19 +61,23 @@ def predict(
             failures.append(f"{place}: its prompt cannot be made: {type(error).__name__}: {error}")
             continue
         positions = question["positions"] if METHODS[method].adapters else []
-        decides = ids, [source.digest(position) for position in positions]
+        if routed is not None:
+            positions = [(question["did"], pid) for pid in routed[question["did"]]]
+        decides = [ids, [source.digest(position) for position in positions], *([way] if way in (MEAN, MIXTURE) else [])]
         items.append(Item(key(settings, decides), place, {"ids": ids, "positions": positions}))
 
     @contextmanager
     def begin() -> Iterator[Work]:
         some = next((position for item in items for position in item.content["positions"]), None)
         with answerer(model, precision, threads, source, some) as ready:
+            from .generate import together
 
             def answer(batch: list[Item]) -> list[str]:
                 for item in batch:
                     _check_ids(item.content["ids"], ready, max_new_tokens)
-                sets = [[source.load(position) for position in item.content["positions"]] for item in batch]
-                tokens = ready.generate([item.content["ids"] for item in batch], sets, max_new_tokens)
+                active = [[source.load(position) for position in item.content["positions"]] for item in batch]
+                mixtures = [together(adapters, way) for adapters in active]
+                tokens = ready.generate_mixed([item.content["ids"] for item in batch], mixtures, max_new_tokens)
                 return [prompter.tokenizer.decode(some, skip_special_tokens=True) for some in tokens]
 
             yield in_batches(QUESTIONS_PER_BATCH, answer, "questions", _too_large)

@@ -1,6 +1,7 @@
 """Which passages of a run go with a question: the same index as that of a corpus, made at the first question."""
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,18 @@ def best(passages: list[RawPassage], question: str, top: int) -> list[tuple[int,
     word. Stop words count only where the question has nothing else."""
     with _index(passages) as index:
         return index.search(question, top)
+
+
+def scores(passages: list[RawPassage], question: str, positions: list[int]) -> dict[int, float]:
+    """Of the passages at these positions those that share a word with the question, with their scores among all."""
+    with _index(passages) as index:
+        return index.scores(question, positions)
+
+
+def title(extra: str) -> str:
+    """Of a passage, in what else its row carried (JSON)."""
+    found = json.loads(extra)["passage"].get("title")
+    return found if isinstance(found, str) else ""
 
 
 @contextlib.contextmanager

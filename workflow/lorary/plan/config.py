@@ -19,7 +19,7 @@ from ..core.errors import report
 from ..core.twice import refuse_twice
 from ..core.values import NAME, chat_date
 from . import layout
-from .methods import METHODS
+from .methods import TOGETHER, named
 from .run import Run
 
 SAMPLE = 300  # questions, as the papers
@@ -61,11 +61,15 @@ def check_files(files: list[str | Path]) -> None:
 
 
 def load_schema() -> dict[str, Any]:
-    """The schema of a config, which lets `inference_methods` be those of the table."""
+    """The schema of a config, which lets `inference_methods` and `combine_adapters` be those of their table."""
     schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     methods = schema["properties"]["inference_methods"]
-    methods |= {"items": {"enum": list(METHODS)}, "default": list(METHODS)}
-    methods["description"] = f"a list of {', '.join(METHODS)}, which may be empty"
+    methods |= {"items": {"enum": named()}, "default": named()}
+    methods["description"] = f"a list of {', '.join(named())}, which may be empty"
+    way = {"enum": list(TOGETHER)}
+    ways = schema["properties"]["combine_adapters"]
+    ways["anyOf"] = [way, {"type": "array", "items": way, "minItems": 1, "uniqueItems": True}]
+    ways["description"] = f"{', '.join(TOGETHER)}, or a list of these, each once"
     return schema
 
 
@@ -146,6 +150,8 @@ def _run(setting: dict[str, Any]) -> Run:
     for key in ("fewshot", "base_weight"):
         setting[key] = setting[key] and os.path.expanduser(setting[key])
     setting["learning_rate"] = float(setting["learning_rate"])  # 1 and 1.0 are one path: lr=1.0
+    ways = setting["combine_adapters"]
+    setting["combine_adapters"] = ways if isinstance(ways, list) else [ways]
     groups = typing.get_type_hints(Run).values()
     return Run(*(group(**{key.name: setting[key.name] for key in dataclasses.fields(group)}) for group in groups))
 

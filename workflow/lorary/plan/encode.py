@@ -14,10 +14,10 @@ from . import layout, model, raw
 from .config import Run
 from .job import Job, Stage
 from .layout import RunFolder, TypeFolder
-from .methods import METHODS
+from .methods import METHODS, ROUTING, answering
 from .raw import Augmented
 from .resources import Resources
-from .run import deciding
+from .run import Answers, deciding
 
 # Up to so many passages `passages_per_job: auto` gives each its own job; beyond, it keeps a run near so many jobs.
 JOBS = 100
@@ -62,7 +62,7 @@ class Type:
     methods: list[str]
     asked: Run  # of the runs with inference_methods, the one with the most questions
     asked_counts: list[int]
-    exports: list[str | list[str]]
+    exporting: list[Answers]  # of the runs that export something of it
     questions: bool  # whether there are any to be answered
 
     @property
@@ -117,10 +117,10 @@ def make(runs: list[Run]) -> Encoding:
             per_job=part.per_job,
             batches=batches,
             prompts=ids,
-            methods=[m for m in METHODS if any(m in other.run.answers.inference_methods for other in asking)],
+            methods=[m for m in METHODS if any(m in _methods(other.run) for other in asking)],
             asked=asked.run,
             asked_counts=asked.counts,
-            exports=[other.run.answers.export for other in parts if other.run.answers.export],
+            exporting=[other.run.answers for other in parts if other.run.answers.export],
             questions=part.data.questions,
         )
         types.append(kind)
@@ -299,6 +299,10 @@ def _refuse_others(first: Job, job: Job) -> None:
         raise LoraryError(f"Two runs would have {job.label} augmented, with different {', '.join(differing)}.")
 
 
+def _methods(run: Run) -> list[str]:
+    return answering(run.answers.inference_methods, run.answers.combine_adapters)
+
+
 def _largest(parts: list[Part]) -> Part:
     """The first of those with the most questions."""
     return max(parts, key=lambda part: len(part.counts))
@@ -314,8 +318,9 @@ def _refuse_conflict(parts: list[Part]) -> None:
         a, b = part.run.flat("answers"), last.run.flat("answers")
         differing = [key for key in a if key not in free and a[key] != b[key]]
         one, other = part.run.answers, last.run.answers
-        if one.inference_methods and other.inference_methods and one.max_new_tokens != other.max_new_tokens:
-            differing.append("max_new_tokens")
+        if one.inference_methods and other.inference_methods:
+            keys = ("max_new_tokens", *ROUTING)
+            differing += [key for key in keys if getattr(one, key) != getattr(other, key)]
         if differing:
             raise LoraryError(
                 f"runs[{part.number}] and runs[{last.number}] would both write {last.folder.path}, with different"

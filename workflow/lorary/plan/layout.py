@@ -33,6 +33,7 @@ AUGMENTED = "results/augmented/{augmented}.json"
 AUGMENTATION = "results/augmented/{augmented}.augmentation.tsv"
 CUT = "results/raw/cut"  # what is remembered of documents and tables while their files stay as they are
 TABLE = "results/data/{table}.parquet"
+ROUTES = "results/routes/{routes}.tsv"
 PROMPTS_FOLDER = "results/prompts/{prompts}"
 PROMPTS = f"{PROMPTS_FOLDER}/{{start}}-{{stop}}.parquet"
 
@@ -186,20 +187,20 @@ def position_of(path: str) -> Position:
 
 
 def is_of(name: str, wanted: str) -> bool:
-    """Whether a passage is the wanted one, or is of the wanted question (<type>/data_<did>)."""
-    return name == wanted or name.startswith(f"{wanted}/passage_")
+    """Whether a passage is the wanted one, or of the wanted question (<type>/data_<did>) or type."""
+    return name == wanted or name.startswith((f"{wanted}/passage_", f"{wanted}/data_"))
 
 
 def adapter_files(directory: str) -> list[str]:
     return [f"{directory}/{name}" for name in (CONFIG, TENSORS)]
 
 
-def export_folder(run: RunFolder, wanted: list[str], names: list[str]) -> str:
-    """Of the merged adapter of what was wanted, which are these passages."""
+def export(run: RunFolder, wanted: list[str], names: list[str], ending: str) -> str:
+    """The folder of a merged adapter of what was wanted, which are these passages; or what else the ending says."""
     title = "+".join(name.replace("/", "_") for name in wanted)
     if len(title) > 100:
         title = f"{len(names)}_passages_{digest(names)}"
-    return f"{run.beside('export')}/{title}"
+    return f"{run.beside('export')}/{title}{ending}"
 
 
 def finished_runs(adapter_dir: str) -> list[Path]:

@@ -28,6 +28,9 @@ LATER: dict[str, Any] = {
     "augment_tries": 4,
     "augment_precision": None,
     "passages_per_augment_job": "auto",
+    "combine_adapters": ["sum"],
+    "routed_top": 1,
+    "routed_by": "bm25",
 }
 
 
@@ -123,6 +126,9 @@ class Jobs:
 @dataclass(frozen=True)
 class Answers:
     inference_methods: list[str]
+    combine_adapters: list[str]
+    routed_top: int
+    routed_by: str
     max_new_tokens: int
     export: str | list[str] | None
 

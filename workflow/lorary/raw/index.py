@@ -89,8 +89,7 @@ class Index:
     def search(self, question: str, top: int) -> list[tuple[int, float]]:
         """The numbers and scores of the `top` passages that go best with the question, those of the same score by
         number; fewer, or none, where fewer share a word with it."""
-        words = asked(self._words.analyze(spaced(question)))
-        query = self._query([stem for word in words for stem in self._stems.analyze(word)])
+        query = self._query(question)
         limit = top + 8
         while True:
             hits = self._hits(query, limit)
@@ -101,6 +100,18 @@ class Index:
         numbers = self._numbers([address for _, address in hits])
         found = [(number, score) for number, (score, _) in zip(numbers, hits, strict=True) if score > 0]
         return sorted(found, key=lambda hit: (-hit[1], hit[0]))[:top]
+
+    def scores(self, question: str, numbers: Sequence[int]) -> dict[int, float]:
+        """Of the passages of these numbers those that share a word with the question, with the scores that `search`
+        finds them with. (Of passages with the same title and text, only the first has one.)"""
+        import tantivy
+
+        low, high = min(numbers), max(numbers)
+        these = tantivy.Query.range_query(self._schema, "number", tantivy.FieldType.Unsigned, low, high)
+        both = [self._query(question), tantivy.Query.const_score_query(these, 0.0)]
+        hits = self._hits(tantivy.Query.boolean_query([(tantivy.Occur.Must, one) for one in both]), high - low + 1)
+        found = zip(self._numbers([address for _, address in hits]), hits, strict=True)
+        return {number: score for number, (score, _) in found if number in numbers and score > 0}
 
     def passages(self, numbers: Sequence[int]) -> list[RawPassage]:
         """The passages of these numbers, in their order."""
@@ -117,9 +128,11 @@ class Index:
         except (OSError, ValueError, LookupError, pa.ArrowException) as error:
             raise damaged(self.folder, error) from None
 
-    def _query(self, stems: list[str]) -> "tantivy.Query":
+    def _query(self, question: str) -> "tantivy.Query":
         import tantivy
 
+        words = asked(self._words.analyze(spaced(question)))
+        stems = [stem for word in words for stem in self._stems.analyze(word)]
         each = []
         for field in FIELDS:
             terms = [tantivy.Query.term_query(self._schema, field, stem, "freq") for stem in stems]

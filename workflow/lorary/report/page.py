@@ -18,7 +18,7 @@ from ..core.files import read_json, written_whole
 from ..plan import layout
 from ..plan.methods import METHODS
 from ..train.records import read_record
-from . import augmentation, plots
+from . import augmentation, plots, together
 from .labels import labels
 
 log = logging.getLogger(__name__)
@@ -66,9 +66,10 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
     if table is not None:  # not of another config
         table = table[table["path"].isin([layout.folder_of(p["file"]) for run in runs for p in run.predictions])]
         table = None if table.empty else table
+    named = [] if table is None else labels(table.to_dict("records"))
     drawn = dict.fromkeys(("scores", "knowledge", "losses", "speed"), "")
     if table is not None:
-        drawn["scores"] = plots.scores(table, labels(table.to_dict("records")), layout.PLOTS["scores"])
+        drawn["scores"] = plots.scores(table, named, layout.PLOTS["scores"])
     if learnt:
         drawn["knowledge"] = plots.knowledge(learnt, layout.PLOTS["knowledge"])
     if records:
@@ -80,7 +81,8 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
     html = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         runs=described,
         learnt={label: _summarize(found) for label, found in learnt.items()},
-        scores=[] if table is None else table.assign(label=labels(table.to_dict("records"))).to_dict("records"),
+        scores=[] if table is None else table.assign(label=named).to_dict("records"),
+        together=None if table is None else together.describe(table, named, [run.predictions for run in runs]),
         augmented=augmentation.describe(augmented),
         published=augmentation.published(),
         examples=examples,

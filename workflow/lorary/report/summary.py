@@ -93,8 +93,9 @@ def summarize_scores(path: str, since: float, predictions: list[str]) -> str:
         return ""
     names = [(label, line["method"]) for label, line in zip(labels(lines), lines, strict=True)][:20]
     width = max((len(name) for name, _ in names), default=0)
+    most = max(7, *(len(method) for _, method in names)) if names else 7
     told = [
-        f"  {name:{width}}  {method:7}  F1 {100 * float(line['f1']):5.1f}  ({100 * float(line['f1_low']):.1f} to"
+        f"  {name:{width}}  {method:{most}}  F1 {100 * float(line['f1']):5.1f}  ({100 * float(line['f1_low']):.1f} to"
         f" {100 * float(line['f1_high']):.1f})"
         for (name, method), line in zip(names, lines, strict=False)
     ]

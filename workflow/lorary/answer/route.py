@@ -1,0 +1,136 @@
+"""Routing: which of a question's passages go best with it, so that only their adapters answer; how often those are the
+right ones, where that is known; and the same as a table for whoever serves adapters."""
+
+import csv
+import json
+import logging
+import tempfile
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import damaged
+from ..core.files import written_whole
+from ..data import rows
+from ..plan import layout
+from ..raw.index import Index, make
+from ..raw.passages import RawPassage
+from .search import title
+
+log = logging.getLogger(__name__)
+
+# did and pid of a passage, its rank among those of its question (from 1), its BM25 score, and whether it is a right one
+COLUMNS = ["did", "pid", "rank", "score", "right"]
+EXPORTED = ["type", "did", "question", "rank", "adapter"]
+
+
+def route(table: str, by: str, output: str) -> None:
+    """Put the passages of each question of a table in order, and write a line for each (COLUMNS, TSV).
+
+    `by`: `bm25`, their scores for the question, whose statistics are those of all passages of the table; passages with
+    the same score, and those that share no word with the question or have no text, keep the order they are given in; or
+    `rank`: all keep it. `right` is 1 or 0 where the question has `golden_passages` and one of its passages is among
+    them, else empty. Raises LoraryError.
+    """
+    passages = rows.read(table, 0, None)
+    scores = _scores(passages) if by == "bm25" else {}
+    lines = []
+    for did, group in groupby(passages, key=lambda row: row["did"]):
+        of_question = list(group)
+        right = _right(of_question)
+        order = sorted(of_question, key=lambda row: -scores.get((did, row["pid"]), 0.0))  # stable
+        for rank, row in enumerate(order, start=1):
+            pid = row["pid"]
+            lines.append([did, pid, rank, scores.get((did, pid), ""), int(pid in right) if right else ""])
+    _write(output, COLUMNS, lines)
+    log.info("%d questions", len({line[0] for line in lines}))
+
+
+def read(path: str) -> dict[int, list[int]]:
+    """By did, the pids of its passages, best first. Raises LoraryError."""
+    return {did: [pid for pid, _ in lines] for did, lines in _questions(path)}
+
+
+def right(path: str, top: int, questions: int) -> tuple[int, int]:
+    """Of the first so many questions, and of those of which it is known which passages are the right ones: for how many
+    one is among the `top` that are active; and how many these are. A question that has no more passages than are active
+    is none of them. Raises LoraryError."""
+    known = [
+        any(is_right == "1" for _, is_right in lines[:top])
+        for did, lines in _questions(path)
+        if did < questions and len(lines) > top and lines[0][1]
+    ]
+    return sum(known), len(known)
+
+
+def export(types: dict[str, dict[str, str]], names: list[str], folder: str, output: str) -> None:
+    """Write a table from question to adapter (EXPORTED, TSV), the best first: of the passages of these `names`
+    (<type>/data_<did>/passage_<pid>), whose adapters lie in `folder`. `types`: of each its `table` and its `routes`.
+    Raises LoraryError."""
+    wanted, lines = set(names), []
+    for kind, files in types.items():
+        questions = {row["did"]: row["question"] for row in rows.read(files["table"], 0, None)}
+        for did, pids in read(files["routes"]).items():
+            ordered = [name for pid in pids if (name := layout.passage_name(kind, did, pid)) in wanted]
+            lines += [[kind, did, questions[did], rank, f"{folder}/{name}"] for rank, name in enumerate(ordered, 1)]
+    _write(output, EXPORTED, lines)
+    log.info("%s: %d adapters", output, len(lines))
+
+
+def _scores(passages: list[dict[str, Any]]) -> dict[tuple[int, int], float]:
+    """The BM25 score of each passage for its question, by (did, pid); of those that share a word with it."""
+    raw = {
+        (row["did"], row["pid"]): RawPassage(row["passage"], title(row["extra"]))
+        for row in passages
+        if row["passage"] is not None
+    }
+    first: dict[tuple[str, str], int] = {}  # of the same title and text, the index finds the first
+    for number, passage in enumerate(raw.values()):
+        first.setdefault((passage.title, passage.text), number)
+    numbers = {position: first[passage.title, passage.text] for position, passage in raw.items()}
+    scores: dict[tuple[int, int], float] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = str(Path(temporary, "index"))
+        make(raw.values(), folder)
+        index = Index(folder)
+        for _, group in groupby(passages, key=lambda row: row["did"]):
+            of_question = list(group)
+            here = [(row["did"], row["pid"]) for row in of_question if row["passage"] is not None]
+            if here:
+                found = index.scores(of_question[0]["question"], [numbers[position] for position in here])
+                scores |= {position: found[numbers[position]] for position in here if numbers[position] in found}
+    return scores
+
+
+def _right(passages: list[dict[str, Any]]) -> set[int]:
+    """The pids of a question's passages that are among its golden ones: blanks and case apart, the one text holds the
+    other, since a corpus cuts its pages at other places."""
+    golden = json.loads(passages[0]["extra"])["question"].get("golden_passages")
+    texts = [_plain(text) for text in golden if isinstance(text, str)] if isinstance(golden, list) else []
+    here = {row["pid"]: _plain(row["passage"] or "") for row in passages}
+    return {
+        pid for pid, text in here.items() if text and any(text in other or other in text for other in texts if other)
+    }
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _questions(path: str) -> list[tuple[int, list[tuple[int, str]]]]:
+    """Of each question the pids in order of rank, and what is said of them under `right`."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = [
+                (int(line["did"]), int(line["pid"]), line["right"]) for line in csv.DictReader(file, delimiter="\t")
+            ]
+        return [(did, [line[1:] for line in group]) for did, group in groupby(lines, key=lambda line: line[0])]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise damaged(path, error) from None
+
+
+def _write(path: str, columns: list[str], lines: list[list[Any]]) -> None:
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(lines)
