@@ -68,8 +68,9 @@ def test_nor_does_it_in_a_model_of_transformers(made, no_pins, tmp_path, monkeyp
     assert [training.error for training in trainings] == [None] * 3
 
 
+@pytest.mark.parametrize("whose", [[0, 1, 2, 3], [0, 1, 1, 2]], ids=["alone", "mixed"])
 @pytest.mark.parametrize("name", ["llama", "qwen"])
-def test_generation_waits_for_its_tokens_alone(made, monkeypatch, name):
+def test_generation_waits_for_its_tokens_alone(made, monkeypatch, name, whose):
     model = on_meta(made / name)
     monkeypatch.setattr(decoder, "load", lambda *_: model)
     monkeypatch.setitem(reading.AT_ONCE, "cuda", 20)  # several groups
@@ -77,5 +78,5 @@ def test_generation_waits_for_its_tokens_alone(made, monkeypatch, name):
     answerer = generate.Answerer(str(made / name), "float32", META, list(tensors))
     prompts = [[7] * length for length in (5, 9, 9, 17)]
     answerer.active.set([[], [Adapter(tensors, 2, 16.0)], [Adapter(tensors, 2, 16.0)] * 2, []])
-    steps = list(answerer._steps(prompts, 6))
-    assert [(step.shape, step.device) for step in steps] == [((4,), META)] * 6
+    steps = list(answerer._steps(prompts, generate.Mixing(whose, META), 6))
+    assert [(step.shape, step.device) for step in steps] == [((whose[-1] + 1,), META)] * 6
