@@ -22,6 +22,7 @@ METHODS = ["vanilla", "icl", "prag", "combine"]
 ROWS = 34  # two batches of questions
 CODE = "<script>alert(1)</script> & <b>who?"  # the first question
 ALONE = 20  # the question whose pairs are learnt without a passage
+HELDOUT = [{"did": 3, "pid": 0, "kind": "paraphrase", "question": "Which?", "answer": ["amber", "an ember"]}]
 
 
 @pytest.fixture
@@ -32,13 +33,19 @@ def answered(copy_of, tiny_llama):
     def make(folder):
         made = Project(folder, tiny_llama)
         made.settings |= {"passages_per_job": ROWS, "inference_methods": ["vanilla", "prag"], "max_new_tokens": 6}
-        rows = tiny.make_rows(ROWS, passages=1)
+        made.settings["heldout_pairs"] = 1
+        rows = tiny.make_rows(ROWS, passages=1, pairs=4)
         rows[0]["question"] = CODE
         rows[ALONE]["passages"] = [None]
         rows[ALONE]["augment"] = [{"passage": None, "aug_qa": rows[ALONE]["augment"][0]["aug_qa"]}]
         made.write_rows(rows)
         first = made.snakemake().stdout
-        made.settings["inference_methods"] = METHODS
+        made.settings |= {
+            "inference_methods": METHODS,
+            "heldout_questions": "mine.json",
+            "general_questions": "default",
+        }
+        (folder / "mine.json").write_text(json.dumps(HELDOUT))
         return made, first, made.snakemake().stdout
 
     project, project.first, project.second = copy_of("answered", make)
@@ -92,6 +99,25 @@ def test_knowledge_says_what_each_adapter_taught(answered):
     assert (found.nll_own < found.nll_bare).all()
     assert (found.nll_own < found.nll_other).mean() > 0.6
     assert found.other.tolist() == [f"total/data_{(did + 1) % ROWS}/passage_0" for did in range(ROWS)]
+
+
+def test_what_was_kept_out_of_training_is_asked_too(answered):
+    folder = answered.folder / "results/predictions" / RUN
+    asked = pd.read_csv(folder / "heldout.tsv", sep="\t")
+    summary = pd.read_csv(folder / "heldout_summary.tsv", sep="\t").set_index("kind")
+    assert summary.questions.to_dict() == {"paraphrase": 1, "kept": ROWS, "general": 60}
+    assert summary.passages.to_dict() == {"paraphrase": 1, "kept": ROWS, "general": ROWS}
+    assert (summary.nll_own_low <= summary.nll_own).all()
+    rows = json.loads((answered.folder / "data/toy/aug/total.json").read_text())
+    kept = asked[asked.kind == "kept"].set_index("did")
+    assert kept.answer.to_dict() == {did: row["augment"][0]["aug_qa"][3]["answer"] for did, row in enumerate(rows)}
+    knowledge = pd.read_csv(folder / "knowledge.tsv", sep="\t")
+    assert (knowledge.pairs == 3).all()
+    said = "Held out, F1 of the bare model to that of the own adapter: "
+    assert said + "kept " in answered.first
+    assert said + "paraphrase " in answered.second
+    # what the first call asked is not asked again
+    assert "held out, passages 0-33 of 34] 123 questions; the others are done" in answered.second
 
 
 def test_a_new_method_predicts_that_method_only_and_the_same_call_again_does_nothing(answered):

@@ -157,3 +157,71 @@ for gathered in PLAN.answering.knowledge:
             f"Gathering {job.outputs['table']}"
         script:
             "../scripts/knowledge.py"
+
+
+for gathered in PLAN.answering.heldout:
+    for job in gathered.jobs:
+
+        rule:
+            name:
+                job.rule
+            input:
+                model=job.inputs["model"],
+                table=job.inputs["table"],
+                templates=job.inputs["templates"],
+                fewshot=job.inputs["fewshot"],
+                records=job.inputs["records"],
+                questions=job.inputs["questions"],
+            output:
+                job.outputs["answers"],
+            log:
+                job.log,
+            benchmark:
+                job.benchmark
+            conda:
+                "../../envs/lorary.yaml"
+            threads: threads
+            resources:
+                gpu=1,
+                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+            params:
+                setting=job.params,
+            message:
+                f"Asking what was held out: {job.label}"
+            script:
+                "../scripts/test_heldout.py"
+
+    job = gathered.result
+
+    rule:
+        name:
+            job.rule
+        input:
+            job.inputs["parts"],
+        output:
+            report(
+                update(job.outputs["table"]),
+                caption="../report/heldout_table.rst",
+                category="Knowledge",
+                labels={"what": f"held out, {job.label}"},
+            ),
+            report(
+                update(job.outputs["summary"]),
+                caption="../report/heldout_summary.rst",
+                category="Knowledge",
+                labels={"what": f"held out in short, {job.label}"},
+            ),
+            job.outputs["parts"],
+        log:
+            job.log,
+        retries: 0
+        localrule: True
+        conda:
+            "../../envs/lorary.yaml"
+        params:
+            setting=job.params,
+        message:
+            f"Gathering {job.outputs['table']}"
+        script:
+            "../scripts/heldout.py"

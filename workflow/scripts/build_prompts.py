@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lorary.base.fetch import check_version
 from lorary.core.job import job
-from lorary.data import prompts, rows
+from lorary.data import heldout, prompts, rows
 from lorary.data.prompts import load_prompter
 
 with job(snakemake.log[0], f"build_prompts {snakemake.wildcards.start}-{snakemake.wildcards.stop}"):
@@ -15,5 +15,6 @@ with job(snakemake.log[0], f"build_prompts {snakemake.wildcards.start}-{snakemak
     setting = snakemake.params.setting
     check_version(snakemake.input.model)
     passages = rows.read(snakemake.input.table, start, stop)
+    passages = heldout.training_rows(passages, setting.get("heldout_pairs", 0))
     table = prompts.build(passages, load_prompter(snakemake.input.model, setting), setting["max_length"])
     prompts.save(table, snakemake.output[0])

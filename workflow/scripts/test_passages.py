@@ -9,7 +9,7 @@ from lorary.answer.knowledge import test_passages
 from lorary.answer.source import Trained
 from lorary.base.fetch import check_source
 from lorary.core.job import job
-from lorary.data import rows
+from lorary.data import heldout, rows
 from lorary.data.prompts import load_prompter
 
 setting = snakemake.params.setting
@@ -20,7 +20,9 @@ with job(snakemake.log[0], setting["label"]):
         output=snakemake.output[0],
         finished=setting["finished"],
         kind=setting["type"],
-        rows=rows.read(snakemake.input.table, *setting["rows"]),
+        rows=heldout.training_rows(
+            rows.read(snakemake.input.table, *setting["rows"]), setting["prompts"].get("heldout_pairs", 0)
+        ),
         others=setting["others"],
         prompter=load_prompter(snakemake.input.model, setting["prompts"]),
         source=Trained.of_records(snakemake.input.records),

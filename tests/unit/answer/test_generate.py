@@ -196,6 +196,26 @@ def test_likelihoods_are_those_of_peft(base):
     assert not any(exact for _, exact in found[: len(QUESTIONS)])
 
 
+def test_likelihood_and_answer_together_are_those_alone(base, monkeypatch):
+    monkeypatch.setitem(reading.AT_ONCE, "cpu", 48)
+    sequences = [([*prompt, *range(7, 8 + i)], len(prompt)) for i, prompt in enumerate(prompts())]  # of 1 to 6 tokens
+    answerer = ours(base)
+    answerer.ends = {100_000}
+    found = answerer.likelihood_and_answer(sequences, sets(base), 12, lambda tokens: False)
+    alone = answerer.likelihood(sequences, sets(base))
+    assert [exact for _, exact, _ in found] == [exact for _, exact in alone]
+    assert [nll for nll, *_ in found] == pytest.approx([nll for nll, _ in alone], rel=1e-4)
+    answers = answerer.generate(prompts(), sets(base), 12)
+    assert [tokens for *_, tokens in found] == answers
+    # what is exact, and what has ended
+    sequences = [(prompt + answer[:3], len(prompt)) for prompt, answer in zip(prompts(), answers, strict=True)]
+    again = answerer.likelihood_and_answer(sequences, sets(base), 12, lambda tokens: len(tokens) == 5)
+    assert all(exact for _, exact, _ in again)
+    assert [tokens[:5] for *_, tokens in again] == [answer[:5] for answer in answers]
+    if isinstance(answerer.model, decoder.Decoder):  # transformers goes on
+        assert all(len(tokens) == 5 for *_, tokens in again)
+
+
 def test_a_merged_adapter_gives_the_logits_of_the_separate_ones(base, tmp_path):
     merge.merge_adapters([str(base / str(i)) for i in (1, 2, 3)], str(tmp_path / "merged"))
     config = json.loads((tmp_path / "merged/adapter_config.json").read_text())

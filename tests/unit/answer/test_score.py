@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorary.answer.score import cut, normalise, score
+from lorary.answer.score import cut, ended, normalise, score
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,17 @@ from lorary.answer.score import cut, normalise, score
 )
 def test_what_is_scored(text, with_cot, prediction):
     assert cut(text, with_cot) == prediction
+
+
+@pytest.mark.parametrize("with_cot", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    ["\n\nParis\nand so on", " Paris. So the answer is Rome, the answer is Oslo. ", "Paris", "the answer is ", "."],
+)
+def test_nothing_that_follows_what_has_ended_is_scored(text, with_cot):
+    ends = [i for i in range(len(text) + 1) if ended(text[:i], with_cot)]
+    assert all(cut(text[:i], with_cot) == cut(text, with_cot) for i in ends)
+    assert bool(ends) == (("Oslo" in text) if with_cot else text.strip() not in ("Paris", "the answer is"))
 
 
 def test_normalised_answers():

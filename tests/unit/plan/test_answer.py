@@ -287,3 +287,99 @@ def test_an_export_is_in_the_first_way_that_can_be_exported():
         exported("mixture")
     with pytest.raises(LoraryError, match=r"export: .* has no total. Name a question as"):
         exported("mean", export="total")
+
+
+def write_questions(*about, kind="untrained", **more):
+    entries = [{"did": d, "pid": p, "kind": kind, "question": "Who?", "answer": "She", **more} for d, p in about]
+    tiny.write_rows(tiny.Path("mine.json"), entries)
+    tiny.write_rows(tiny.Path("general.json"), [{"question": f"{i}?", "answer": "x"} for i in range(4)])
+
+
+def test_where_nothing_is_held_out_nothing_is_asked():
+    """Neither jobs nor params of theirs."""
+    _, predict = make()
+    assert predict.heldout == []
+    assert "heldout_" not in json.dumps([job.params for g in predict.predictions for job in [*g.jobs, g.result]])
+    write_questions((0, 0))
+    _, predict = make(inference_methods=[], heldout_questions="mine.json", heldout_pairs=1)
+    assert predict.heldout == []
+
+
+def test_a_job_asks_of_its_passages_and_has_the_records_of_their_adapters(monkeypatch):
+    monkeypatch.setattr(answer, "PASSAGES_PER_JOB", 2)
+    write_questions((0, 1), (2, 0), (2, 0))
+    made, predict = make(passages_per_job=1, heldout_questions="mine.json")
+    records = [batch.outputs["record"] for batch in made.batches]  # of 0/0, 0/1, 1/0, 2/0, 2/1, 2/2
+    (gathered,) = predict.heldout
+    assert [job.params["rows"] for job in gathered.jobs] == [[0, 2], [2, 4]]  # nothing is asked of the last two
+    assert [job.inputs["records"] for job in gathered.jobs] == [[records[1], records[2]], [records[0], records[3]]]
+    assert [job.resources.passages for job in gathered.jobs] == [1, 2]
+    assert all(job.inputs["questions"] == ["mine.json"] for job in gathered.jobs)
+    folder = f"results/predictions/{RUN}"
+    assert gathered.result.outputs == {
+        "table": f"{folder}/heldout.tsv",
+        "summary": f"{folder}/heldout_summary.tsv",
+        "parts": [f"{folder}/.lorary/types/total.heldout"],
+    }
+    _, predict = make(heldout_pairs=1)
+    assert [job.params["rows"] for job in predict.heldout[0].jobs] == [[0, 2], [2, 4], [4, 6]]
+    assert [job.resources.passages for job in predict.heldout[0].jobs] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("adapters", "whose"),
+    [(1, [[0], [1], [2], [3]]), (2, [[0, 1], [2, 3], [4, 5], [0, 1]]), (20, [list(range(6))] * 4)],
+)
+def test_general_questions_go_round_among_the_adapters(adapters, whose):
+    write_questions((0, 0))
+    _, predict = make(passages_per_job=1, general_questions="general.json", general_adapters=adapters)
+    positions = [(did, pid) for did, n in enumerate([2, 1, 3]) for pid in range(n)]
+    (job,) = predict.heldout[0].jobs
+    path, asked = job.params["general"]
+    assert path == "general.json"
+    assert [sorted(positions.index(position) for position in some) for some in asked] == whose
+    assert len(job.inputs["records"]) == len({i for some in whose for i in some})
+    assert job.resources.passages == sum(map(len, whose))
+
+
+def test_what_is_asked_of_a_type_is_beside_the_others():
+    write([1], kind="a")
+    write([1, 1], kind="b")
+    write_questions((1, 0), type="b")
+    tiny.Path("data/toy/aug/total.json").unlink()
+    _, predict = make(heldout_questions="mine.json", general_questions="general.json")
+    (gathered,) = predict.heldout
+    assert [(job.params["type"], job.resources.passages) for job in gathered.jobs] == [("a", 4), ("b", 1 + 4)]
+    assert list(gathered.result.params["types"]) == ["a", "b"]
+    _, predict = make(heldout_questions="mine.json", data_type="a")  # a call for one type
+    assert predict.heldout == []
+    write_questions((2, 0), type="b")
+    with pytest.raises(LoraryError, match="entry 0, did: b has no question 2; its last one is 1"):
+        make(heldout_questions="mine.json")
+
+
+def test_other_questions_are_another_file_of_answers():
+    write_questions((0, 0))
+    settings = {"heldout_questions": "mine.json", "general_questions": "general.json"}
+
+    def names(**more):
+        _, predict = make(**settings, **more)
+        (job,) = predict.heldout[0].jobs
+        return job.outputs["answers"], job.params["finished"]
+
+    first, finished = names()
+    assert names(store_dir="elsewhere") == (first, finished)
+    for more in ({"general_adapters": 2}, {"heldout_pairs": 1}, {"precision": "bfloat16"}):
+        assert names(**more)[0] != first
+    write_questions((0, 1))
+    second, found = names()
+    assert second != first
+    assert found == finished  # what is not asked anew is found there
+
+
+@pytest.mark.parametrize("key", ["heldout_questions", "general_questions"])
+def test_two_files_of_questions_for_one_folder_are_refused(key):
+    write_questions((0, 0))
+    with pytest.raises(LoraryError, match=f"would both write .*/total, with different {key}"):
+        make({key: "mine.json"}, {})
+    make({key: "general.json" if key == "general_questions" else "mine.json"}, {"inference_methods": []})

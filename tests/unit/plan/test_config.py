@@ -40,6 +40,19 @@ def test_an_empty_config_is_one_run_of_defaults():
     assert run["projector_data_dir"] == f"{run['data_dir']}_projector"
 
 
+def test_the_demo_has_questions_that_are_held_out_and_other_data_have_none():
+    (run,) = resolve({})
+    assert run["heldout_questions"] == layout.one_spelling(str(layout.DEMO_HELDOUT))
+    assert run["general_questions"] == layout.one_spelling(str(layout.GENERAL))
+    (run,) = resolve({"heldout_questions": "my/x.json", "general_questions": "./default"})
+    assert (run["heldout_questions"], run["general_questions"]) == ("my/x.json", "default")
+    for other in ({"data_dir": "data"}, {"dataset": "popqa"}, {"source": "passages", "corpus": "c.tsv"}):
+        (run,) = resolve(other)
+        assert run["heldout_questions"] is run["general_questions"] is None
+        (run,) = resolve({**other, "general_questions": "default"})
+        assert run["general_questions"] == layout.one_spelling(str(layout.GENERAL))
+
+
 def test_names_that_follow_from_others():
     (run,) = resolve({"model_name": "m", "data_dir": "my/data/"})
     assert (run["augment_model"], run["projector_data_dir"]) == ("m", "my/data_projector")
@@ -168,6 +181,7 @@ BAD = {
     "augment_tries": [0, 101, None],
     "augment_precision": ["float16", 32],
     "passages_per_augment_job": [0, "many", None],
+    "heldout_pairs": [-1, 100, 1.5, None],
     "per_device_train_batch_size": [0, -1, 1.5, None],
     "num_train_epochs": [0, -1, 0.5, None],
     "learning_rate": [0, 0.0, -3e-4, NAN, INF, -INF, "nan", "inf", "1e999", "fast", None, True, [1e-3]],
@@ -187,6 +201,9 @@ BAD = {
     "routed_by": ["tfidf", None, 1],
     "max_new_tokens": [0, 1.5, None],
     "export": ["total/", "total/data_x", "../data_0", "a/b/data_0", ["total/data_0", "total/data_0"], [], [3], 3],
+    "heldout_questions": ["", 1, []],
+    "general_questions": ["", True, {}],
+    "general_adapters": [0, 65, None],
     "runs": [{"sample": 1}, [3], "all", None],
 }
 
@@ -328,6 +345,12 @@ def test_runs_hold_no_runs():
 @pytest.mark.parametrize("config", [{"with_cot": True}, {"runs": [{}, {"with_cot": True, "fewshot": None}]}])
 def test_chain_of_thought_needs_examples(config):
     assert "with_cot: true needs fewshot" in refusal(config)
+
+
+def test_a_pair_remains_to_be_trained_on():
+    raw = {"source": "passages", "corpus": "c.tsv"}
+    assert "heldout_pairs: 3 of 3 pairs of a passage leave none to train on" in refusal({**raw, "heldout_pairs": 3})
+    assert resolve({**raw, "heldout_pairs": 3, "pairs": 4})[0]["heldout_pairs"] == 3
 
 
 def test_chain_of_thought_finds_examples_beside_the_runs():

@@ -187,7 +187,8 @@ def test_what_came_later_changes_nothing_where_it_is_not_set():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("chat_template_kwargs", {"enable_thinking": False}), ("split_special_tokens", True)]
+    ("key", "value"),
+    [("chat_template_kwargs", {"enable_thinking": False}), ("split_special_tokens", True), ("heldout_pairs", 2)],
 )
 def test_what_came_later_is_said_and_told_apart_where_it_is_set(key, value):
     made = make(runs=[{"adapter_dir": "a"}, {"adapter_dir": "b", key: value}])
@@ -196,6 +197,19 @@ def test_what_came_later_is_said_and_told_apart_where_it_is_set(key, value):
     assert second.params == {**first.params, key: value}
     assert [key in job.params["runs"][0] for job in made.indexes.values()] == [False, True]
     assert f"with different {key}. " in refusal({}, {key: value})
+
+
+def test_where_all_pairs_would_be_kept_out_it_is_told_before_anything_runs():
+    rows = tiny.make_rows(2)
+    del rows[1]["augment"][0]["aug_qa"][1:]
+    tiny.write_rows(Path("data/toy/aug/b.json"), rows)
+    make(sample=1, heldout_pairs=2)
+    told = refusal(heldout_pairs=1)
+    assert told.startswith("heldout_pairs: 1 of each passage's pairs leave some none to train on:")
+    assert "b.json, question 1, passage 0, aug_qa: 1 pairs; lower heldout_pairs to 0, or bring more" in told
+    rows[1]["augment"][0] |= {"aug_qa": [], "error": "it was too long"}  # which has none anyway
+    tiny.write_rows(Path("data/toy/aug/b.json"), rows)
+    make(heldout_pairs=1)
 
 
 def test_answers_that_are_no_text_make_another_table_where_they_are_read():

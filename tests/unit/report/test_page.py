@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lorary.answer import knowledge
+from lorary.answer import heldout, knowledge
 from lorary.plan import layout
 from lorary.report import page
 from lorary.report.labels import KEYS, labels
@@ -76,6 +76,33 @@ def test_what_is_not_there_is_left_out(tmp_path, monkeypatch):
     # and with none of it
     page.build([], [], "none.tsv")
     assert "<h1>What the adapters taught</h1>" in Path(layout.REPORT).read_text(encoding="utf-8")
+
+
+def test_what_was_held_out_comes_first_or_it_is_said_that_nothing_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = {**dict.fromkeys(COLUMNS, 1), "path": "x", "losses": "2.5"}
+    pd.DataFrame([line]).to_csv("0.tsv", sep="\t", index=False)
+    learnt((0.01, 0.5, 0.01, 0.0, 0.0)).to_csv("knowledge.tsv", sep="\t", index=False)
+    run = page.ShownRun("m", "adapters/m", "run.json", ["0.tsv"], "knowledge.tsv", [], "answers")
+    trained = "The trained pairs themselves"
+    page.build([run], [])
+    text = Path(layout.REPORT).read_text(encoding="utf-8")
+    assert "beyond the pairs that they were trained on was not measured" in text
+    assert trained in text
+    about = {"type": "total", "did": 0, "pid": 0, "question": "q", "nll_bare": 5.0, "nll_own": 1.0}
+    about |= {"exact_bare": 0, "exact_own": 1}
+    lines = [{**about, "kind": "general", "f1_bare": 0.8, "f1_own": 0.6}]
+    lines += [{**about, "kind": "untrained", "did": i, "f1_bare": 0, "f1_own": i / 2} for i in range(3)]
+    pd.DataFrame(lines).reindex(columns=heldout.COLUMNS).to_csv("heldout.tsv", sep="\t", index=False)
+    page.build([page.replace(run, heldout="heldout.tsv")], [])
+    text = Path(layout.REPORT).read_text(encoding="utf-8")
+    assert "was not measured" not in text
+    untrained, general, after = map(text.index, ("Facts of the passage that no", "General questions, which", trained))
+    assert untrained < general < after
+    assert "with the passage&#39;s own adapter (0 % to 100 %)" in text
+    assert "with an adapter (60 % to 60 %)" in text
+    assert "(3 questions, 3 passages)" in text
+    assert '<td>general</td><td class="n"><b>-20.0</b>' in text
 
 
 def test_the_same_plots_have_the_same_bytes(tmp_path):

@@ -15,7 +15,7 @@ from ..core.files import read_json
 from ..data import rows
 from ..data.prompts import load_prompter
 from ..plan import layout
-from ..plan.answer import chosen
+from ..plan.export import chosen
 from ..plan.methods import METHODS, ROUTED, SUM, variant
 from ..plan.run import Prompts
 from ..raw.passages import RawPassage

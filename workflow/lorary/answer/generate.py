@@ -1,6 +1,6 @@
 """Answers of the base model with adapters: many questions at a time, each row of a batch with a set of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..adapters.lora import Active, Adapter
 from ..base import decoder
+from ..base.attention import Cache
 from ..base.fetch import end_tokens
 from ..base.frozen import FrozenLinear
 from ..base.reading import empty, fill, groups, padded
@@ -47,18 +48,28 @@ class Answerer:
         whose = [place for place, i in enumerate(order) for _ in mixtures[i]]  # of each row: a prompt, in this order
         self.active.set([adapters for i in order for adapters in mixtures[i]])
         steps = self._steps if isinstance(self.model, decoder.Decoder) else self._steps_of_transformers
-        tokens: list[list[int]] = [[] for _ in prompts]
-        running = set(range(len(prompts)))
-        for step in steps([prompts[order[place]] for place in whose], Mixing(whose, self.device), max_new_tokens):
+        rows = [prompts[order[place]] for place in whose]
+        tokens = self._collect(steps(rows, Mixing(whose, self.device), max_new_tokens), len(prompts))
+        return [answer for _, answer in sorted(zip(order, tokens, strict=True))]
+
+    def _collect(
+        self, steps: Iterator[Tensor], questions: int, ended: Callable[[list[int]], bool] = lambda tokens: False
+    ) -> list[list[int]]:
+        """The tokens of each question up to its end token, or up to where they have `ended`."""
+        tokens: list[list[int]] = [[] for _ in range(questions)]
+        running = set(range(questions))
+        for step in steps:
             values = step.tolist()  # the one thing that waits for a GPU
             for place in list(running):
                 if values[place] in self.ends:
                     running.discard(place)
-                else:
-                    tokens[place].append(values[place])
+                    continue
+                tokens[place].append(values[place])
+                if ended(tokens[place]):
+                    running.discard(place)
             if not running:
                 break
-        return [answer for _, answer in sorted(zip(order, tokens, strict=True))]
+        return tokens
 
     @torch.inference_mode()
     def likelihood(self, sequences: list[tuple[list[int], int]], sets: list[list[Adapter]]) -> list[tuple[float, bool]]:
@@ -83,6 +94,40 @@ class Answerer:
                 nll, likeliest = nll[n:], likeliest[n:]
         return [found[i] for i in range(len(sequences))]
 
+    @torch.inference_mode()
+    def likelihood_and_answer(
+        self,
+        sequences: list[tuple[list[int], int]],
+        sets: list[list[Adapter]],
+        max_new_tokens: int,
+        ended: Callable[[list[int]], bool],
+    ) -> list[tuple[float, bool, list[int]]]:
+        """What `likelihood` says of each sequence, and what `generate` has follow its ids before the answer, up to
+        where the tokens have `ended` too: each prompt is read once for both."""
+        prompts = [ids[:begin] for ids, begin in sequences]
+        if not isinstance(self.model, decoder.Decoder):
+            found = zip(self.likelihood(sequences, sets), self.generate(prompts, sets, max_new_tokens), strict=True)
+            return [(*said, tokens) for said, tokens in found]
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        self.active.set([sets[i] for i in order])
+        wanted, lengths = padded([sequences[i][0][sequences[i][1] :] for i in order], self.device)  # (B, T)
+        cache = empty(self.model, len(prompts), len(prompts[order[-1]]) + max(max_new_tokens, wanted.shape[1]))
+        hidden = fill(self.model, cache, [prompts[i] for i in order], self.active.select)[:, None]  # (B, 1, C)
+        self.active.select(slice(None))
+        if wanted.shape[1] > 1:  # in places that the tokens of the greedy answer take afterwards
+            hidden = torch.cat([hidden, self.model.hidden(wanted[:, :-1], cache)], dim=1)  # (B, T, C)
+        nll, likeliest = torch.zeros_like(wanted, dtype=torch.float32), torch.zeros_like(wanted)  # (B, T)
+        for t in range(wanted.shape[1]):
+            logits = self.model.lm_head(hidden[:, t]).float()  # (B, V)
+            nll[:, t] = torch.nn.functional.cross_entropy(logits, wanted[:, t], reduction="none")
+            likeliest[:, t] = logits.argmax(-1)
+        there = torch.arange(wanted.shape[1], device=self.device) < lengths[:, None]
+        means = ((nll * there).sum(1) / lengths).tolist()
+        exact = ((likeliest == wanted) | ~there).all(1).tolist()
+        each = Mixing(list(range(len(prompts))), self.device)
+        tokens = self._collect(self._follow(cache, each, likeliest[:, 0], max_new_tokens), len(prompts), ended)
+        return [(*said,) for _, *said in sorted(zip(order, means, exact, tokens, strict=True))]
+
     def _logits(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """ids (B, T) -> logits (N, V) at these places."""
         if isinstance(self.model, decoder.Decoder) and isinstance(self.model.lm_head, FrozenLinear):
@@ -95,7 +140,11 @@ class Answerer:
         cache = empty(model, len(prompts), len(prompts[-1]) + max_new_tokens)
         last = fill(model, cache, prompts, self.active.select)
         self.active.select(slice(None))  # before the head, which may have adapters too
-        tokens = mixing.scores(model.lm_head(last)).argmax(-1)  # (Q,)
+        yield from self._follow(cache, mixing, mixing.scores(model.lm_head(last)).argmax(-1), max_new_tokens)
+
+    def _follow(self, cache: Cache, mixing: "Mixing", tokens: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
+        """The next token of each question (Q,), the first of which are these, step after step."""
+        model = cast(decoder.Decoder, self.model)
         yield tokens
         for _ in range(max_new_tokens - 1):
             hidden = model.hidden(mixing.spread(tokens)[:, None], cache)[:, 0]

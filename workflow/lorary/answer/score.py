@@ -19,6 +19,13 @@ def cut(text: str, with_cot: bool) -> str:
     return re.split(f"[{STOPS}]", text.strip(), maxsplit=1)[0].strip()
 
 
+def ended(text: str, with_cot: bool) -> bool:
+    """Whether what follows a text changes nothing of what is scored of it."""
+    if with_cot:
+        text = text.partition(ANSWER_MARK)[2]
+    return any(stop in text.strip() for stop in STOPS)
+
+
 def score(prediction: str, answers: list[str]) -> dict[str, float]:
     """em, f1, prec and recall of a prediction, from 0 to 1: each the best over the answer's aliases."""
     of_each = [_score_one(normalise(prediction), normalise(answer)) for answer in answers]

@@ -19,14 +19,17 @@ PAIR = ("question", "answer", "full_answer")
 
 
 def outline(
-    files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False
+    files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False, heldout_pairs: int = 0
 ) -> tuple[list[int], bool]:
     """How many passages each question has, of the questions to solve, and whether they are any to be answered: all that
     the workflow has to know of them.
 
-    Raises LoraryError that names every fault, as `load` does: what is wrong is told before anything runs.
+    Raises LoraryError that names every fault, as `load` does: what is wrong is told before anything runs; and each
+    passage that has no pair left to train on where its last `heldout_pairs` are kept out.
     """
     rows = _checked(files, sample, augment_model, lenient_answers)
+    if heldout_pairs and (faults := _lacking_pairs(rows, f"{augment_model}_qa", heldout_pairs)):
+        raise report(faults, f"heldout_pairs: {heldout_pairs} of each passage's pairs leave some none to train on:")
     return [len(question["augment"]) for _, _, question in rows], rows[0][-1]["question"] is not None
 
 
@@ -110,6 +113,16 @@ def check(rows: list[Row], augment_model: str) -> list[str]:
         faults += found or _differing(file, index, question)
         faults += _unwritable(file, index, question)
     return faults
+
+
+def _lacking_pairs(rows: list[Row], key: str, heldout_pairs: int) -> list[str]:
+    return [
+        f"{place(file, index, ['augment', pid, key])}: {len(augment[key])} pairs; lower heldout_pairs to"
+        f" {len(augment[key]) - 1}, or bring more"
+        for file, index, question in rows
+        for pid, augment in enumerate(question["augment"])
+        if "error" not in augment and len(augment[key]) <= heldout_pairs
+    ]
 
 
 def _checked(files: list[Path], sample: int, augment_model: str, lenient_answers: bool) -> list[Row]:

@@ -3,26 +3,23 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
-from ..core.errors import LoraryError
+from ..core.files import sha256
 from ..core.values import Position
-from ..raw import index
-from . import layout
+from ..data import heldout
+from . import export, layout, route
 from .encode import Encoding, Type
 from .job import Job
 from .layout import RunFolder
-from .methods import MEAN, METHODS, ROUTED, ROUTING, SUM
+from .methods import METHODS, ROUTED, ROUTING, SUM
 from .resources import Resources
 from .run import Answers, deciding
 
 # What one job does with one load of the base model: seconds to minutes on a GPU.
 QUESTIONS_PER_JOB = 256
 PASSAGES_PER_JOB = 512
-# Goes up with a change that puts a question's passages in another order.
-ROUTES = 1
-# The ways of working together that can be exported, and how the names of what is exported end.
-EXPORTED = {SUM: "", MEAN: "_mean", ROUTED: "_routed.tsv"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,7 @@ class Answering:
     exports: list[Job]  # merged adapters
     exported_routes: list[Job] = field(default_factory=list)
     routes: dict[str, Job] = field(default_factory=dict)  # by name: which of a question's passages go best with it
+    heldout: list[Gathered] = field(default_factory=list)
 
 
 def make(encoding: Encoding) -> Answering:
@@ -50,7 +48,7 @@ def make(encoding: Encoding) -> Answering:
         by_run.setdefault(kind.folder.run, []).append(kind)
     asked = {run: [kind for kind in kinds if kind.methods] for run, kinds in by_run.items()}
     routes: dict[str, Job] = {}
-    exports = list(_exports(by_run, routes))
+    exports = list(export.make(by_run, routes))
     return Answering(
         predictions=[
             _prediction(encoding, kind, method, routes)
@@ -65,6 +63,7 @@ def make(encoding: Encoding) -> Answering:
         exports=[job for job in exports if "adapter" in job.outputs],
         exported_routes=[job for job in exports if "table" in job.outputs],
         routes=routes,
+        heldout=list(_heldout(encoding, asked)),
     )
 
 
@@ -75,7 +74,7 @@ def _prediction(encoding: Encoding, kind: Type, method: str, made: dict[str, Job
     together = _together(kind.asked.answers, method)
     routes = None
     if together.get("routed_top", max(counts)) < max(counts):  # else all of a question's adapters are active
-        routes = _routes(kind, together["routed_by"], made)
+        routes = route.routes(kind, together["routed_by"], made)
     parts = []
     for start in range(0, len(counts), QUESTIONS_PER_JOB):
         stop = min(start + QUESTIONS_PER_JOB, len(counts))
@@ -117,15 +116,6 @@ def _together(answers: Answers, method: str) -> dict[str, Any]:
     return {"combine_adapters": way} | {key: getattr(answers, key) for key in ROUTING if way == ROUTED}
 
 
-def _routes(kind: Type, by: str, made: dict[str, Job]) -> str:
-    """The file that puts the passages of each question in order; its job is among those `made`."""
-    table = kind.prompts.inputs["table"]
-    params = {"by": by, "version": [ROUTES, index.VERSION]}
-    name = layout.table_name(kind.run, kind.folder.kind, {"table": table, **params})
-    job = Job("route", name, {"table": table}, {"routes": layout.ROUTES.format(routes=name)}, params)
-    return made.setdefault(name, job).outputs["routes"]
-
-
 def _knowledge(encoding: Encoding, rule: str, run: RunFolder, kinds: list[Type]) -> Gathered:
     """knowledge.tsv of a run, and the jobs that ask what was learnt."""
     by_type = [(kind, list(_knowledge_parts(encoding, kind))) for kind in kinds]
@@ -135,13 +125,16 @@ def _knowledge(encoding: Encoding, rule: str, run: RunFolder, kinds: list[Type])
         name=f"predict/{rule}",
         label=run.title,
         inputs={"parts": [part.outputs["answers"] for part in parts]},
-        outputs={"table": run.knowledge, "parts": [run.knowledge_part(kind.folder.kind) for kind in kinds]},
+        outputs={
+            "table": run.learnt("knowledge"),
+            "parts": [run.learnt_part(kind.folder.kind, ".tsv") for kind in kinds],
+        },
         params={
             "folder": run.path,
             "types": {
                 kind.folder.kind: {
                     "jobs": [part.outputs["answers"] for part in parts],
-                    "part": run.knowledge_part(kind.folder.kind),
+                    "part": run.learnt_part(kind.folder.kind, ".tsv"),
                 }
                 for kind, parts in by_type
             },
@@ -161,6 +154,83 @@ def _knowledge_parts(encoding: Encoding, kind: Type) -> Iterator[Job]:
         label = f"{kind.folder.title}, passages {start}-{stop - 1} of {len(positions)}"
         params = {"type": kind.folder.kind, "rows": [start, stop], "others": others}
         yield _part(encoding, kind, "test_passages", start, stop, label, passages, params, ".tsv")
+
+
+def _heldout(encoding: Encoding, by_run: dict[RunFolder, list[Type]]) -> Iterator[Gathered]:
+    """heldout.tsv and its summary of each run of which something is asked that was not trained on, and the jobs that
+    ask it. Raises LoraryError where a question is about a passage that is not there."""
+    number = 0
+    for run, kinds in by_run.items():
+        types = {kind.folder.kind: kind.asked_counts for kind in kinds}
+        jobs = {kind.folder.kind: list(_heldout_parts(encoding, kind, types)) for kind in kinds}
+        jobs = {kind: parts for kind, parts in jobs.items() if parts}
+        if not jobs:
+            continue
+        parts = {kind: run.learnt_part(kind, layout.HELDOUT) for kind in jobs}
+        answers = {kind: [job.outputs["answers"] for job in some] for kind, some in jobs.items()}
+        rule = layout.numbered("heldout", number)
+        result = Job(
+            rule=rule,
+            name=f"predict/{rule}",
+            label=run.title,
+            inputs={"parts": [file for files in answers.values() for file in files]},
+            outputs={
+                "table": run.learnt("heldout"),
+                "summary": run.learnt("heldout_summary"),
+                "parts": list(parts.values()),
+            },
+            params={
+                "folder": run.path,
+                "types": {kind: {"jobs": files, "part": parts[kind]} for kind, files in answers.items()},
+            },
+        )
+        yield Gathered([job for some in jobs.values() for job in some], result, run)
+        number += 1
+
+
+def _heldout_parts(encoding: Encoding, kind: Type, types: dict[str, list[int]]) -> Iterator[Job]:
+    counts, how, data = kind.asked_counts, kind.asked.answers, kind.asked.data
+    kept, written = kind.asked.prompts.heldout_pairs, how.heldout_questions
+    asked: dict[Position, int] = {}
+    if written:
+        sampled = data.sample == len(counts)
+        asked = heldout.of_type(written, kind.folder.kind, types, data.data_type is None, sampled)
+    positions = [(did, pid) for did, n in enumerate(counts) for pid in range(n)]
+    numbers = {position: i for i, position in enumerate(positions)}
+    path = how.general_questions
+    general = _in_turn(path, how.general_adapters, positions) if path else None
+    files = [file for file in (written, path) if file]
+    for start in range(0, len(positions), PASSAGES_PER_JOB):
+        some = positions[start : start + PASSAGES_PER_JOB]
+        others = [_other(did, pid, counts) for did, pid in some]
+        about = {i for i in range(len(some)) if kept or some[i] in asked}
+        questions = sum(kept + asked.get(some[i], 0) for i in about)
+        passages = {start + i for i in about} | {numbers[other] for i in about if (other := others[i])}
+        params = {
+            "type": kind.folder.kind,
+            "rows": [start, start + len(some)],
+            "others": others,
+            "heldout_pairs": kept,
+            "written": written,
+            "general": general if start == 0 else None,
+            "sha256": [sha256(Path(file)) for file in files],
+        }
+        if general and start == 0:
+            own = [position for adapters in general[1] for position in adapters]
+            questions, passages = questions + len(own), passages | {numbers[position] for position in own}
+        if not questions:
+            continue
+        label = f"{kind.folder.title}, held out, passages {start}-{start + len(some) - 1} of {len(positions)}"
+        part = _part(encoding, kind, "test_heldout", start, start + len(some), label, passages, params, ".tsv")
+        resources = Resources(questions, 1, kind.run.training.precision)
+        yield replace(part, inputs={**part.inputs, "questions": files}, resources=resources)
+
+
+def _in_turn(path: str, adapters: int, positions: list[Position]) -> tuple[str, list[list[Position]]]:
+    """The general questions of a file, and whose adapters each is asked with: they go round, so that as many passages
+    as can be have a part in it, at the cost of so many a question."""
+    at = [range(i * adapters, (i + 1) * adapters) for i in range(len(heldout.read_general(path)))]
+    return path, [list(dict.fromkeys(positions[j % len(positions)] for j in js)) for js in at]
 
 
 def _other(did: int, pid: int, counts: list[int]) -> Position | None:
@@ -213,82 +283,3 @@ def _part(
 def _records(kind: Type, passages: Iterable[int]) -> list[str]:
     """The records of the batches that train these passages (by their numbers)."""
     return [kind.batches[i].outputs["record"] for i in sorted({passage // kind.per_job for passage in passages})]
-
-
-def _exports(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[Job]:
-    """The adapters of a question, or those of a list, for each thing that a run's key `export` asks for: as one, or
-    (routed) as a table from question to adapter."""
-    number = 0
-    for run, kinds in by_run.items():
-        exports = dict.fromkeys(_exported(answers) for kind in kinds for answers in kind.exporting)
-        if not exports:  # mostly: and every job of a cluster reads the Snakefile again
-            continue
-        there = [
-            layout.passage_name(kind.folder.kind, did, pid)
-            for kind in kinds
-            for did, n in enumerate(kind.counts)
-            for pid in range(n)
-        ]
-        for wanted, way, by in exports:
-            names = chosen(there, list(wanted), "export", run.path, types=way == ROUTED)
-            output = layout.export(run, list(wanted), names, EXPORTED[way])
-            job = Job(
-                rule=layout.numbered("export_routes" if way == ROUTED else "export_adapter", number),
-                label=f"{len(names)} adapters into {output}",
-                inputs={"adapters": [f"{run.path}/{name}" for name in names]},
-                outputs={"adapter": output},
-                params={"mean": True} if way == MEAN else {},
-            )
-            if way == ROUTED:
-                among = [kind for kind in kinds if any(layout.is_of(name, kind.folder.kind) for name in names)]
-                job = _routed(job, among, names, by, made)
-            yield job
-            number += 1
-
-
-def _exported(answers: Answers) -> tuple[tuple[str, ...], str, str]:
-    """What is exported, in which way, and by what it is put in order (routed)."""
-    wanted = answers.export if isinstance(answers.export, list) else [str(answers.export)]
-    way = next((way for way in answers.combine_adapters if way in EXPORTED), None)
-    if way is None:
-        raise LoraryError(
-            "export: combine_adapters: mixture is of several models at once, which no adapter can be. Export with"
-            f" combine_adapters: {', '.join(EXPORTED)}."
-        )
-    return tuple(wanted), way, answers.routed_by if way == ROUTED else ""
-
-
-def _routed(job: Job, kinds: list[Type], names: list[str], by: str, made: dict[str, Job]) -> Job:
-    """The job that lists the adapters of these passages for each question, in the place of the one that merges them."""
-    if unasked := [kind.folder.kind for kind in kinds if not kind.questions]:
-        raise LoraryError(
-            f"export: combine_adapters: routed lists the adapters of each question, and there is none of {unasked[0]}."
-            " Export with combine_adapters: sum or mean."
-        )
-    types = {
-        kind.folder.kind: {"table": kind.prompts.inputs["table"], "routes": _routes(kind, by, made)} for kind in kinds
-    }
-    files = [file for of_type in types.values() for file in of_type.values()]
-    return replace(
-        job,
-        inputs={**job.inputs, "files": files},
-        outputs={"table": job.outputs["adapter"]},
-        params={"folder": kinds[0].folder.run.path, "names": names, "types": types},
-    )
-
-
-def chosen(there: list[str], wanted: list[str], key: str, where: str, types: bool = False) -> list[str]:
-    """The passages (<type>/data_<did>/passage_<pid>) among those of `there` that are wanted: one by one, all of a
-    question's by its <type>/data_<did>, or, where they may be (`types`), all of a type's. Raises LoraryError."""
-    names: list[str] = []
-    for name in wanted:
-        matching = [passage for passage in there if layout.is_of(passage, name)] if types or "/" in name else []
-        if not matching:
-            raise LoraryError(
-                f"{key}: {where} has no {name}. Name a question as <type>/data_<did>, a passage as"
-                f" <type>/data_<did>/passage_<pid>; the first ones are {', '.join(there[:3])}."
-            )
-        names += matching
-    if len(set(names)) < len(names):
-        raise LoraryError(f"{key}: a passage is named twice.")
-    return names

@@ -110,6 +110,8 @@ def _not_together(setting: dict[str, Any]) -> Iterator[str]:
         return
     if setting["data_dir"]:
         yield f"data_dir is of augmented data, and source is {source}"
+    if (kept := setting["heldout_pairs"]) >= setting["pairs"]:
+        yield f"heldout_pairs: {kept} of {setting['pairs']} pairs of a passage leave none to train on; raise pairs"
     if setting["augment_style"] == "reference" and setting["pairs"] != 3:
         yield "augment_style: reference makes three pairs; leave pairs at 3"
     if setting["projector"]:
@@ -136,6 +138,14 @@ def _not_together(setting: dict[str, Any]) -> Iterator[str]:
 def _run(setting: dict[str, Any]) -> Run:
     """The checked setting with what follows from other keys: names, and the folders of the project's own files."""
     for key in ("documents", "corpus", "questions", "augment_prompts"):
+        setting[key] = setting[key] and layout.one_spelling(setting[key])
+    is_demo = setting["source"] == "augmented" and not setting["data_dir"] and not setting["projector"]
+    if is_demo and setting["dataset"] in (None, layout.DEMO_DATASET):
+        setting["heldout_questions"] = setting["heldout_questions"] or str(layout.DEMO_HELDOUT)
+        setting["general_questions"] = setting["general_questions"] or "default"
+    if setting["general_questions"] == "default":
+        setting["general_questions"] = str(layout.GENERAL)
+    for key in ("heldout_questions", "general_questions"):
         setting[key] = setting[key] and layout.one_spelling(setting[key])
     if setting["sample"] is None:
         setting["sample"] = SAMPLE if setting["source"] in ("augmented", "questions") else -1

@@ -29,6 +29,8 @@ NUMERICS = 2
 # The same where only what a GPU makes differs. It is no part of an adapter's digest, since that is the same on every
 # device: each entry of the store that a GPU made says with which version.
 GPU_NUMERICS = 1
+# Keys in which two runs may not differ that answer with the same adapters.
+ANSWERED = ("max_new_tokens", *ROUTING, "heldout_questions", "general_questions", "general_adapters")
 # Keys of raw sources in which two runs may differ that write the same adapters.
 FREE_OF_RAW = ("augment_at_once", "augment_base_url", "augment_prices", "passages_per_augment_job")
 
@@ -274,7 +276,7 @@ def _augmented(run: Run) -> dict[str, Augmented]:
     data = run.data
     root = data.projector_data_dir if data.projector else data.data_dir
     types = questions.type_files(Path(root) / data.dataset / data.augment_model, data.data_type)
-    how = data.sample, data.augment_model, data.lenient_answers
+    how = data.sample, data.augment_model, data.lenient_answers, run.prompts.heldout_pairs
     return {kind: Augmented(files, *rows.outline(files, *how)) for kind, files in types.items()}
 
 
@@ -319,8 +321,7 @@ def _refuse_conflict(parts: list[Part]) -> None:
         differing = [key for key in a if key not in free and a[key] != b[key]]
         one, other = part.run.answers, last.run.answers
         if one.inference_methods and other.inference_methods:
-            keys = ("max_new_tokens", *ROUTING)
-            differing += [key for key in keys if getattr(one, key) != getattr(other, key)]
+            differing += [key for key in ANSWERED if getattr(one, key) != getattr(other, key)]
         if differing:
             raise LoraryError(
                 f"runs[{part.number}] and runs[{last.number}] would both write {last.folder.path}, with different"

@@ -21,6 +21,7 @@ DEMO, DEMO_DATASET = ROOT / "resources/demo", "invented"
 TEMPLATES = ROOT / "resources/prompt_templates.yaml"
 AUGMENT_PROMPTS = ROOT / "resources/augment_prompts.yaml"
 PUBLISHED = ROOT / "resources/published_data.json"
+GENERAL, DEMO_HELDOUT = ROOT / "resources/general_questions.json", DEMO / "heldout.json"
 
 # With Snakemake's wildcards.
 MODEL = "resources/models/{model}"
@@ -49,6 +50,7 @@ OWN = ".lorary"  # what calls of ours leave there for later ones
 PARTS = f"{OWN}/types"
 SETTLED = r"(\d+)-(\d+)\.[0-9a-f]{8}\.\w+"
 DEFAULT_RANK = "rank=2_alpha=32"
+HELDOUT = ".heldout"  # in PARTS, of a type
 
 
 @dataclass(frozen=True)
@@ -87,16 +89,16 @@ class RunFolder:
     def about(self) -> str:
         return f"{self.path}/{ABOUT}"
 
-    @property
-    def knowledge(self) -> str:
-        return f"{self.beside('predictions')}/knowledge.tsv"
+    def learnt(self, table: str) -> str:
+        """What was learnt: knowledge, heldout or heldout_summary."""
+        return f"{self.beside('predictions')}/{table}.tsv"
 
     def part(self, kind: str, suffix: str) -> str:
         """What the index, or run.json, says of one type, whichever call made it."""
         return f"{self.path}/{PARTS}/{kind}{suffix}"
 
-    def knowledge_part(self, kind: str) -> str:
-        return f"{self.beside('predictions')}/{PARTS}/{kind}.tsv"
+    def learnt_part(self, kind: str, suffix: str) -> str:
+        return f"{self.beside('predictions')}/{PARTS}/{kind}{suffix}"
 
     def predictions(self, method: str, kind: str) -> str:
         return f"{self.beside('predictions')}/{method}/{kind}"

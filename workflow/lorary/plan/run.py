@@ -31,6 +31,10 @@ LATER: dict[str, Any] = {
     "combine_adapters": ["sum"],
     "routed_top": 1,
     "routed_by": "bm25",
+    "heldout_pairs": 0,
+    "heldout_questions": None,
+    "general_questions": None,
+    "general_adapters": 1,
 }
 
 
@@ -100,6 +104,7 @@ class Prompts:
     chat_date: str
     chat_template_kwargs: dict[str, Any]
     split_special_tokens: bool
+    heldout_pairs: int
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,9 @@ class Answers:
     routed_top: int
     routed_by: str
     max_new_tokens: int
+    heldout_questions: str | None
+    general_questions: str | None
+    general_adapters: int
     export: str | list[str] | None
 
 

@@ -70,12 +70,14 @@ class Plan:
         """Of runs that have inference_methods: the table of scores, and what was learnt."""
         scores = [layout.SCORES] if self.predictions else []
         knowledge = [gathered.result.outputs for gathered in self.answering.knowledge]
-        return scores + [file for outputs in knowledge for file in (outputs["table"], *outputs["parts"])]
+        scores += [file for outputs in knowledge for file in (outputs["table"], *outputs["parts"])]
+        heldout = [gathered.result.outputs for gathered in self.answering.heldout]
+        return scores + [f for outputs in heldout for f in (outputs["table"], outputs["summary"], *outputs["parts"])]
 
     @cached_property
     def answers(self) -> list[str]:
         """What the jobs that answer leave; their names too say what it was made of."""
-        gathered = [*self.answering.predictions, *self.answering.knowledge]
+        gathered = [*self.answering.predictions, *self.answering.knowledge, *self.answering.heldout]
         return [job.outputs["answers"] for each in gathered for job in each.jobs]
 
     @cached_property
@@ -89,6 +91,7 @@ class Plan:
     def shown_runs(self) -> list[dict[str, Any]]:
         """What the summary page shows of each run: where its results lie."""
         knowledge = {gathered.run: gathered.result.outputs["table"] for gathered in self.answering.knowledge}
+        heldout = {gathered.run: gathered.result.outputs["table"] for gathered in self.answering.heldout}
         return [
             {
                 "title": run.title,
@@ -96,6 +99,7 @@ class Plan:
                 "about": index.outputs["run"],
                 "records": index.inputs["records"],
                 "knowledge": knowledge.get(run),
+                **({"heldout": heldout[run]} if run in heldout else {}),  # as before, where nothing is held out
                 "answers": run.beside("predictions"),
                 "predictions": [
                     {

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from ..answer import knowledge
+from ..answer import heldout, knowledge
 from ..answer.score import score
 from ..core.errors import damaged
 from ..core.files import read_json, written_whole
@@ -29,6 +29,13 @@ NO_GAIN = 0.1  # nats a token: less is none
 # Of the probability of a token of another passage's answers: a fall by more is harm. (What was as good as unknown may
 # become more so: that harms nobody.)
 HARM = 0.05
+# Kinds of questions that were not trained on, in the order of the page, which is that of their summary.
+HELDOUT = {
+    "paraphrase": "Trained facts, asked in other words",
+    "untrained": "Facts of the passage that no trained pair asks for",
+    "kept": "Pairs that were kept out of training",
+    "general": "General questions, which have nothing to do with the passages: is anything lost?",
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class ShownRun:
     knowledge: str | None  # knowledge.tsv
     predictions: list[dict[str, str]]  # each a `file`, with the `type` and the `method` of it
     answers: str  # the folder of all predictions of the run
+    heldout: str | None = None  # heldout.tsv
 
 
 def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | None = None) -> None:
@@ -62,6 +70,7 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
     learnt = {
         run.title: knowledge.read(run.knowledge) for run in runs if run.knowledge and Path(run.knowledge).is_file()
     }
+    beyond = {run.title: run.heldout for run in runs if run.heldout and Path(run.heldout).is_file()}
     table = _read_table(layout.SCORES) if Path(layout.SCORES).is_file() else None
     if table is not None:  # not of another config
         table = table[table["path"].isin([layout.folder_of(p["file"]) for run in runs for p in run.predictions])]
@@ -77,9 +86,14 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
         drawn["speed"] = plots.speed(records, layout.PLOTS["speed"])
     examples = [example for run in runs for example in _examples(run)][:EXAMPLES]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"percent": _percent, "number": lambda value: f"{value:,.0f}"}
+    environment.filters |= {
+        "percent": _percent,
+        "probability": lambda nll: math.exp(-nll),
+        "number": lambda value: f"{value:,.0f}",
+    }
     html = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         runs=described,
+        heldout={label: kinds for label, path in beyond.items() if (kinds := _beyond_training(path))},
         learnt={label: _summarize(found) for label, found in learnt.items()},
         scores=[] if table is None else table.assign(label=named).to_dict("records"),
         together=None if table is None else together.describe(table, named, [run.predictions for run in runs]),
@@ -114,6 +128,12 @@ def _describe(run: ShownRun) -> dict[str, Any]:
         found = read_json(run.about)
         about |= {"config": found["config"], "versions": found["versions"], "git": found["git"]}
     return about
+
+
+def _beyond_training(table: str) -> list[dict[str, Any]]:
+    """What the page says of each kind of question of a heldout.tsv."""
+    lines = heldout.summarize(heldout.read(table)).to_dict("records")
+    return [{**line, "title": HELDOUT[line["kind"]]} for line in lines]
 
 
 def _summarize(found: pd.DataFrame) -> dict[str, Any]:

@@ -21,7 +21,8 @@ def of_call(plan: Plan, since: float) -> str:
     told = summarize(plan.outcomes(), since, time.time() - since)
     folders = "\n".join(f"  {run.path}" for run in plan.encoding.indexes)
     answered = summarize_scores(layout.SCORES, since, plan.predictions) if plan.predictions else ""
-    return f"\n{told}\n{folders}\n{answered}"
+    heldout = [gathered.result.outputs["summary"] for gathered in plan.answering.heldout]
+    return f"\n{told}\n{folders}\n{answered}{''.join(summarize_heldout(path, since) for path in heldout)}"
 
 
 def draw_unfinished_page(plan: Plan) -> None:
@@ -101,6 +102,19 @@ def summarize_scores(path: str, since: float, predictions: list[str]) -> str:
     ]
     told += [f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else []
     return "\n".join([f"Scores ({path}; to look at: {layout.REPORT}):", *told]) + "\n"
+
+
+def summarize_heldout(path: str, since: float) -> str:
+    """What was learnt beyond the trained pairs, in a line, where this call has asked it."""
+    try:
+        if Path(path).stat().st_mtime < since:
+            return ""
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file, delimiter="\t"))
+    except OSError:
+        return ""
+    told = [f"{line['kind']} {100 * float(line['f1_bare']):.1f} to {100 * float(line['f1_own']):.1f}" for line in lines]
+    return f"Held out, F1 of the bare model to that of the own adapter: {', '.join(told)} ({path}).\n"
 
 
 def _failed_row(job: dict[str, Any], path: str, reason: str) -> dict[str, Any]:

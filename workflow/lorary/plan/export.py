@@ -1,0 +1,95 @@
+"""What is exported of trained adapters, for servers that take one a request."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..core.errors import LoraryError
+from . import layout, route
+from .encode import Type
+from .job import Job
+from .layout import RunFolder
+from .methods import MEAN, ROUTED, SUM
+from .run import Answers
+
+# The ways of working together that can be exported, and how the names of what is exported end.
+EXPORTED = {SUM: "", MEAN: "_mean", ROUTED: "_routed.tsv"}
+
+
+def make(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[Job]:
+    """The adapters of a question, or those of a list, for each thing that a run's key `export` asks for: as one, or
+    (routed) as a table from question to adapter."""
+    number = 0
+    for run, kinds in by_run.items():
+        exports = dict.fromkeys(_exported(answers) for kind in kinds for answers in kind.exporting)
+        if not exports:  # mostly: and every job of a cluster reads the Snakefile again
+            continue
+        there = [
+            layout.passage_name(kind.folder.kind, did, pid)
+            for kind in kinds
+            for did, n in enumerate(kind.counts)
+            for pid in range(n)
+        ]
+        for wanted, way, by in exports:
+            names = chosen(there, list(wanted), "export", run.path, types=way == ROUTED)
+            output = layout.export(run, list(wanted), names, EXPORTED[way])
+            job = Job(
+                rule=layout.numbered("export_routes" if way == ROUTED else "export_adapter", number),
+                label=f"{len(names)} adapters into {output}",
+                inputs={"adapters": [f"{run.path}/{name}" for name in names]},
+                outputs={"adapter": output},
+                params={"mean": True} if way == MEAN else {},
+            )
+            if way == ROUTED:
+                among = [kind for kind in kinds if any(layout.is_of(name, kind.folder.kind) for name in names)]
+                job = _routed(job, among, names, by, made)
+            yield job
+            number += 1
+
+
+def _exported(answers: Answers) -> tuple[tuple[str, ...], str, str]:
+    """What is exported, in which way, and by what it is put in order (routed)."""
+    wanted = answers.export if isinstance(answers.export, list) else [str(answers.export)]
+    way = next((way for way in answers.combine_adapters if way in EXPORTED), None)
+    if way is None:
+        raise LoraryError(
+            "export: combine_adapters: mixture is of several models at once, which no adapter can be. Export with"
+            f" combine_adapters: {', '.join(EXPORTED)}."
+        )
+    return tuple(wanted), way, answers.routed_by if way == ROUTED else ""
+
+
+def _routed(job: Job, kinds: list[Type], names: list[str], by: str, made: dict[str, Job]) -> Job:
+    """The job that lists the adapters of these passages for each question, in the place of the one that merges them."""
+    if unasked := [kind.folder.kind for kind in kinds if not kind.questions]:
+        raise LoraryError(
+            f"export: combine_adapters: routed lists the adapters of each question, and there is none of {unasked[0]}."
+            " Export with combine_adapters: sum or mean."
+        )
+    types = {
+        kind.folder.kind: {"table": kind.prompts.inputs["table"], "routes": route.routes(kind, by, made)}
+        for kind in kinds
+    }
+    files = [file for of_type in types.values() for file in of_type.values()]
+    return replace(
+        job,
+        inputs={**job.inputs, "files": files},
+        outputs={"table": job.outputs["adapter"]},
+        params={"folder": kinds[0].folder.run.path, "names": names, "types": types},
+    )
+
+
+def chosen(there: list[str], wanted: list[str], key: str, where: str, types: bool = False) -> list[str]:
+    """The passages (<type>/data_<did>/passage_<pid>) among those of `there` that are wanted: one by one, all of a
+    question's by its <type>/data_<did>, or, where they may be (`types`), all of a type's. Raises LoraryError."""
+    names: list[str] = []
+    for name in wanted:
+        matching = [passage for passage in there if layout.is_of(passage, name)] if types or "/" in name else []
+        if not matching:
+            raise LoraryError(
+                f"{key}: {where} has no {name}. Name a question as <type>/data_<did>, a passage as"
+                f" <type>/data_<did>/passage_<pid>; the first ones are {', '.join(there[:3])}."
+            )
+        names += matching
+    if len(set(names)) < len(names):
+        raise LoraryError(f"{key}: a passage is named twice.")
+    return names
