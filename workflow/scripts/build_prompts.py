@@ -16,5 +16,6 @@ with job(snakemake.log[0], f"build_prompts {snakemake.wildcards.start}-{snakemak
     check_version(snakemake.input.model)
     passages = rows.read(snakemake.input.table, start, stop)
     passages = heldout.training_rows(passages, setting.get("heldout_pairs", 0))
-    table = prompts.build(passages, load_prompter(snakemake.input.model, setting), setting["max_length"])
+    how = {key: setting[key] for key in ("objective", "contexts") if key in setting}
+    table = prompts.build(passages, load_prompter(snakemake.input.model, setting), setting["max_length"], **how)
     prompts.save(table, snakemake.output[0])

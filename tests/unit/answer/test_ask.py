@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from lorary.answer.ask import Found, _best, search
-from lorary.answer.search import title
 from lorary.core.errors import LoraryError
+from lorary.data.rows import title_of
 
 ENGLISH = [
     "The drauvenel is played with keys of bone.",
@@ -103,9 +103,8 @@ def test_what_has_no_text_is_not_found():
 
 def test_a_title_counts():
     """As table of data has it, in what else a row carried."""
-    titles = [
-        title(f'{{"question": {{}}, "passage": {passage}}}') for passage in ('{"title": "Dune"}', "{}", '{"title": 3}')
-    ]
+    carried = ('{"title": "Dune"}', "{}", '{"title": 3}')
+    titles = [title_of({"extra": f'{{"question": {{}}, "passage": {passage}}}'}) for passage in carried]
     assert titles == ["Dune", "", ""]
     assert found(ENGLISH, "What is Dune?", titles=titles) == [0]
 

@@ -91,7 +91,7 @@ def test_chain_of_thought_is_scored_by_its_conclusion(tmp_path):
 def test_the_table_has_a_line_for_each_folder_with_intervals(tmp_path):
     folders = [
         write(tmp_path / "a/prag/total", ANSWERS, learning_rate=0.1),
-        write(tmp_path / "b/icl/bridge", ANSWERS[:2], inference_method="icl", data_type="bridge"),
+        write(tmp_path / "b/icl/bridge", ANSWERS[:2], inference_method="icl", data_type="bridge", objective="answers"),
     ]
     table_of(folders, tmp_path / "scores.tsv")
     table = pd.read_csv(tmp_path / "scores.tsv", sep="\t")
@@ -99,6 +99,7 @@ def test_the_table_has_a_line_for_each_folder_with_intervals(tmp_path):
         ["prag", "total", 3, 0.1],
         ["icl", "bridge", 2, 0.0015],
     ]
+    assert table[["objective", "contexts"]].to_numpy().tolist() == [["reference", "both"], ["answers", "none"]]
     assert table.f1.tolist() == [0.5, 0.75]
     for measure in ("em", "f1", "prec", "recall"):
         assert (table[f"{measure}_low"] < table[measure]).all()

@@ -16,6 +16,7 @@ import tiny
 from lorary.core.errors import LoraryError
 from lorary.data import prompts
 from lorary.data import rows as dataset
+from lorary.data.objectives import passage_sequences
 
 DEFAULT = tiny.ROOT / "resources/prompt_templates.yaml"
 FEWSHOT = [{"question": "Which {passages}?", "answer": "This."}, {"question": "Who?", "answer": "She."}]
@@ -64,29 +65,6 @@ def wording(**changes):
         first, _, second = key.partition("__")
         (content[first] if second else content)[second or first] = text
     return content
-
-
-@pytest.mark.parametrize(
-    ("pairs", "expected"),
-    [(1, "0p 0r"), (2, "0p 0r 1-"), (3, "0p 0r 1p 1r 2-"), (4, "0p 0r 1p 1r 2- 3-"), (5, "0p 0r 1p 1r 2p 2r 3- 4-")],
-)
-@pytest.mark.parametrize("with_cot", [False, True])
-def test_the_first_half_of_the_pairs_rounded_up_comes_with_passage_then_rewrite(pairs, expected, with_cot):
-    row = {"passage": "p", "rewrite": "r"}
-    row["pairs"] = [{"question": f"q{i}", "answer": f"a{i}", "full_answer": f"f{i}"} for i in range(pairs)]
-    a = "f" if with_cot else "a"
-    sequences = [(f"q{i}", None if context == "-" else context, f"{a}{i}") for i, context in expected.split()]
-    assert list(prompts.passage_sequences(row, with_cot)) == sequences
-
-
-@pytest.mark.parametrize("with_cot", [False, True])
-def test_without_a_passage_each_pair_comes_once_and_alone(with_cot):
-    row = {"passage": None, "rewrite": None}
-    row["pairs"] = [{"question": f"q{i}", "answer": f"a{i}", "full_answer": f"f{i}"} for i in range(3)]
-    a = "f" if with_cot else "a"
-    assert list(prompts.passage_sequences(row, with_cot)) == [(f"q{i}", None, f"{a}{i}") for i in range(3)]
-    row |= {"passage": "", "rewrite": ""}  # which the reference pads with, and shows
-    assert [context for _, context, _ in prompts.passage_sequences(row, with_cot)] == ["", "", "", "", None]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +215,7 @@ def test_ids_are_those_of_the_chat_template_and_then_of_the_answer(model, tmp_pa
     table = prompts.build(rows, prompter(model), 3000).to_pylist()
     expected = []
     for row in rows:
-        for i, (question, context, answer) in enumerate(prompts.passage_sequences(row, False)):
+        for i, (question, context, answer) in enumerate(passage_sequences(row, False)):
             shown = f"{context}\n" if context else ""
             text = wording()["direct"]["user"].format(passages=shown, question=f"{question}?")
             messages = [{"role": "user", "content": text}]
@@ -317,6 +295,70 @@ def test_ids_are_cut_and_the_cut_is_told(model, rows, caplog):
     assert 0 < long < len(whole)
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert warning.getMessage() == f"{long} of {len(whole)} sequences were cut at max_length={limit}"
+
+
+def titled(rows, title):
+    return [{**row, "extra": json.dumps({"question": {}, "passage": {"title": title}})} for row in rows]
+
+
+def test_answers_are_predicted_alone_and_asked_without_the_passage(model, tmp_path, rows):
+    templates = write(tmp_path / "mine.yaml", wording(direct__assistant="The answer is {answer} Done"))
+    of = prompter(model, templates=templates)
+    table = prompts.build(rows, of, 3000, "answers").to_pylist()
+    decode = of.tokenizer.decode
+    asked = [(row, pair) for row in rows for pair in row["pairs"]]
+    assert len(table) == len(asked)
+    for line, (row, pair) in zip(table, asked, strict=True):
+        user, assistant = of.text(pair["question"], [], pair["answer"])
+        assert decode(line["input_ids"]) == user + assistant
+        assert decode(line["input_ids"][line["begin"] :]).strip() == f"{pair['answer']}. Done"
+        assert (line["did"], line["pid"], line["end"]) == (row["did"], row["pid"], None)
+    beside = prompts.build(rows[:1], of, 3000, "answers", "both").to_pylist()
+    shown = [rows[0][name] for name in ("passage", "rewrite")] * 2
+    assert all(text in decode(line["input_ids"][: line["begin"]]) for line, text in zip(beside, shown, strict=False))
+    assert [line["input_ids"] for line in beside[4:]] == [table[2]["input_ids"]]
+
+
+@pytest.mark.parametrize("title", ["", "Amber"])
+def test_mixed_takes_turns_with_passage_and_rewrite_as_texts(model, rows, title):
+    of = prompter(model)
+    first, second, third = prompts.build(rows[:1], of, 3000, "answers").to_pylist()
+    row = titled(rows, title)[0]
+    turns = prompts.build([row], of, 3000, "mixed").to_pylist()
+    assert [line["sequence"] for line in turns] == list(range(5))
+    for line, answer in zip(turns[::2], (first, second, third), strict=True):
+        assert {**line, "sequence": 0} == {**answer, "sequence": 0}
+    subject = title or '"' + " ".join(row["passage"].split()[:6]) + ' ..."'
+    for line, text in zip(turns[1::2], (row["passage"], row["rewrite"]), strict=True):
+        assert of.tokenizer.decode(line["input_ids"][: line["begin"]]) == of.turn(f"What do you know about {subject}?")
+        assert of.tokenizer.decode(line["input_ids"][line["begin"] :]) == text
+    alone = prompts.build([{**row, "passage": None, "rewrite": None}], of, 3000, "mixed").to_pylist()  # of a warm-up
+    assert alone == [first, second, third]
+
+
+def test_the_question_for_a_text_may_be_worded_anew(model, tmp_path, rows):
+    of = prompter(model, templates=write(tmp_path / "mine.yaml", {**wording(), "about": "Say all of {title}"}))
+    line = prompts.build(titled(rows, "Amber")[:1], of, 3000, "mixed").to_pylist()[1]
+    assert "user\nSay all of Amber<|im_end|>" in of.tokenizer.decode(line["input_ids"])
+    path = write(tmp_path / "mine.yaml", {**wording(), "about": "Say all"})
+    with pytest.raises(LoraryError, match=r"about: the field {title} is missing"):
+        prompts.load_templates(path)
+
+
+@pytest.mark.parametrize("objective", ["answers", "mixed"])
+def test_a_cut_that_leaves_nothing_to_learn_fails_the_passage_in_words(model, rows, objective):
+    whole = prompts.build(rows, prompter(model), 3000, objective).to_pylist()
+    mine = [line for line in whole if (line["did"], line["pid"]) == (0, 0)]
+    longest = max(mine, key=lambda line: line["begin"])
+    number, begin, length = longest["sequence"], longest["begin"], longest["length"]
+    (failed,) = prompts.build(rows[:1], prompter(model), begin, objective).to_pylist()
+    assert failed["input_ids"] == []
+    assert failed["error"] == (
+        f"nothing of sequence {number} is left to learn: that begins after {begin} of its {length} tokens, and"
+        f" max_length={begin} cuts it away; raise that"
+    )
+    cut = prompts.build(rows[:1], prompter(model), begin + 1, objective).to_pylist()  # one token is something
+    assert [line["error"] for line in cut] == [None] * len(mine)
 
 
 def test_a_passage_that_cannot_be_encoded_fails_alone(tmp_path, rows, caplog):

@@ -153,6 +153,8 @@ BAD = {
         *({name: True} for name in ("tokenize", "add_generation_prompt", "messages", "conversation", "self", "tools")),
     ],
     "split_special_tokens": [None, 1, "yes"],
+    "objective": [None, "answer", 1],
+    "contexts": ["rewrite", 1, []],
     "lenient_answers": [None, 1, "yes"],
     "source": [None, "files", 3],
     "documents": ["", 1],
@@ -355,6 +357,19 @@ def test_a_pair_remains_to_be_trained_on():
 
 def test_chain_of_thought_finds_examples_beside_the_runs():
     assert resolve({"fewshot": "f.json", "runs": [{"with_cot": True}]})[0]["fewshot"] == "f.json"
+
+
+def test_the_contexts_that_an_objective_has_anyway_are_none_that_are_set():
+    for objective, usual in (("reference", "both"), ("answers", "none"), ("mixed", "none")):
+        for contexts in ("none", "passage", "both", None):
+            (run,) = resolve({"objective": objective, "contexts": contexts})
+            assert run["contexts"] == (None if contexts == usual else contexts)
+
+
+def test_a_translators_pairs_are_made_as_the_reference_does():
+    assert "projector: true" in refusal({"projector": True, "objective": "answers"})
+    assert "projector: true" in refusal({"projector": True, "contexts": "none"})
+    resolve({"projector": True, "objective": "reference", "contexts": "both"})
 
 
 def test_all_faults_are_reported_at_once():

@@ -69,6 +69,10 @@ def test_the_adapter_tree_is_that_of_prag_to_the_letter():
         ({"learning_rate": 1}, "/lr=1.0_"),
         ({"lora_rank": 8, "lora_alpha": 16}, "/rank=8_alpha=16/toy/"),
         ({"data_type": "c"}, "/c/data_0/passage_0"),
+        ({"objective": "answers"}, "/lr=0.0015_epoch=3_direct_objective=answers/"),
+        ({"objective": "mixed", "contexts": "both"}, "/lr=0.0015_epoch=3_direct_objective=mixed_contexts=both/"),
+        ({"contexts": "none"}, "/lr=0.0015_epoch=3_direct_contexts=none/"),
+        ({"objective": "reference", "contexts": "both"}, "/lr=0.0015_epoch=3_direct/"),
         ({"data_type": "total"}, "/total/data_0/passage_0"),
     ],
 )
@@ -210,6 +214,22 @@ def test_where_all_pairs_would_be_kept_out_it_is_told_before_anything_runs():
     rows[1]["augment"][0] |= {"aug_qa": [], "error": "it was too long"}  # which has none anyway
     tiny.write_rows(Path("data/toy/aug/b.json"), rows)
     make(heldout_pairs=1)
+
+
+def test_objectives_lie_side_by_side_with_prompt_ids_and_digests_of_their_own():
+    made = make(runs=[{}, {"objective": "answers"}, {"objective": "mixed"}, {"objective": "mixed", "contexts": "both"}])
+    assert len(made.prompts) == len(made.indexes) == 4
+    assert len({folder.title for folder in made.indexes}) == 4
+    first, second, *_ = made.prompts.values()
+    assert second.params == {**first.params, "objective": "answers"}
+    settings = [kind.batches[0].params["settings"] for kind in made.types]
+    assert ["objective" in setting for setting in settings] == [False, True, True, True]
+    assert [job.params["runs"][0].get("objective") for job in made.indexes.values()] == [
+        None,
+        "answers",
+        "mixed",
+        "mixed",
+    ]
 
 
 def test_answers_that_are_no_text_make_another_table_where_they_are_read():

@@ -114,7 +114,12 @@ def test_the_same_plots_have_the_same_bytes(tmp_path):
 
 def test_lines_are_labelled_by_what_differs():
     line = dict.fromkeys(KEYS, "m") | {"dataset": "toy", "type": "total"}
-    for key, others in (("learning_rate", (0.1, 0.2)), ("adapter_dir", ("results/adapters", "results/warmed_up"))):
+    apart = {
+        "learning_rate": (0.1, 0.2),
+        "adapter_dir": ("results/adapters", "results/warmed_up"),
+        "objective": ("reference", "answers"),
+    }
+    for key, others in apart.items():
         lines = [{**line, key: other} for other in others]
         assert labels(lines) == [f"toy total, {key}={other}" for other in others]
         assert labels(lines[:1]) == ["toy total"]

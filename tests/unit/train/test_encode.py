@@ -186,6 +186,24 @@ def test_what_a_gpu_makes_says_with_which_version(made, tmp_path, monkeypatch):
     assert about["gpu_numerics"] == train.GPU_NUMERICS
 
 
+def test_the_objective_is_in_the_digest_and_in_what_the_store_says(made, tmp_path):
+    run_job(made, tmp_path, made / "llama.parquet")
+    settings = {**tiny.TRAINING, "objective": "answers"}
+    table = pq.read_table(made / "llama.parquet").to_pylist()
+    rows = [{**row, "begin": row["length"] - 2} for row in table]
+    prompts.save(prompts.pa.Table.from_pylist(rows, schema=prompts.PROMPT_SCHEMA), str(tmp_path / "prompts.parquet"))
+    run_job(made, tmp_path, tmp_path / "prompts.parquet", settings=settings)
+    store = train.Store(str(tmp_path / "store"))
+    told = [store.get(digest) for digest in store.digests()]
+    assert len(told) == 6
+    assert sorted("objective" in training for training in told) == [False] * 3 + [True] * 3
+    for training in told:
+        if "objective" in training:
+            assert (training["objective"], training["predicted"]) == ("answers", 2 * training["sequences"])
+    ids = str(made / "llama"), str(made / "llama-base"), str(made / "llama.parquet")
+    assert digests_of_one(made) != train.passage_digests(*ids, settings, {(1, 0)})[0][1, 0]
+
+
 def test_a_job_whose_adapters_are_all_stored_does_not_import_torch(made, tmp_path):
     run_job(made, tmp_path, made / "llama.parquet")
     program = (

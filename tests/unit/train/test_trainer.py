@@ -11,6 +11,7 @@ import reference
 import tiny
 from lorary.adapters import files as adapter
 from lorary.base import decoder
+from lorary.data import prompts, rows
 from lorary.data.sequences import Example, Passage, read_passages
 from lorary.train import trainer
 from lorary.train.step import pad
@@ -105,7 +106,7 @@ def test_in_float64_gradients_and_updates_are_the_references(made):
             ours = train(made / "llama", base, work, 3, torch.float64)
         by_position = {p.position: gradients[place] for p, place in zip(work, reversed(range(3)), strict=True)}
         for passage in work:
-            expected = peft_in_float64(made / "llama", base, ids_of(passage))
+            expected = peft_in_float64(made / "llama", base, passage.examples)
             if steps:
                 for mine, theirs in zip(by_position[passage.position], expected["gradients"], strict=True):
                     for key, gradient in theirs.items():
@@ -115,8 +116,25 @@ def test_in_float64_gradients_and_updates_are_the_references(made):
             assert (mine - update).norm() <= 1e-6 * update.norm()
 
 
-def peft_in_float64(directory, base, sequences):
-    """Gradients of each step, and the update, of PEFT around transformers' own model with torch's AdamW."""
+@pytest.mark.parametrize("objective", ["answers", "mixed"])
+def test_in_float64_each_objective_beside_others_is_a_plain_loop(made, tmp_path, objective):
+    prompter = prompts.load_prompter(str(made / "llama"), tiny.PROMPTS)
+    table = prompts.build(rows.load([made / "total.json"], -1, "aug"), prompter, 3000, objective)
+    prompts.save(table, str(tmp_path / "prompts.parquet"))
+    some = list(read_passages(str(tmp_path / "prompts.parquet"), {(0, 0), (1, 0), (2, 0)}))
+    assert all(example.span for passage in some for example in passage.examples)
+    base = made / "llama-base"
+    ours = train(made / "llama", base, some, 3, torch.float64, objective=objective, num_train_epochs=2)
+    for passage in some:
+        expected = peft_in_float64(made / "llama", base, passage.examples * 2)
+        update = torch.cat([expected["update"][key].flatten() for key in sorted(expected["update"])])
+        mine = updates({0: ours[passage.position]}, base)[0]
+        assert (mine - update).norm() <= 1e-6 * update.norm()
+        assert ours[passage.position].losses == pytest.approx(expected["losses"], rel=1e-9)
+
+
+def peft_in_float64(directory, base, examples):
+    """Losses and gradients of each step, and the update, of PEFT around transformers' own model with torch's AdamW."""
     from peft import PeftModel
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
@@ -134,15 +152,22 @@ def peft_in_float64(directory, base, sequences):
         parameter.data = parameter.data.double()
     start = {key: parameter.detach().clone() for key, parameter in named.items()}
     optimizer = torch.optim.AdamW(named.values(), lr=tiny.TRAINING["learning_rate"])
-    gradients = []
-    for sequence in sequences:
-        ids = torch.tensor(sequence, dtype=torch.long)[None]
+    gradients, losses = [], []
+    for example in examples:
+        ids = torch.tensor(example.ids, dtype=torch.long)[None]
         optimizer.zero_grad()
-        logits = model(input_ids=ids).logits[0, :-1]
-        torch.nn.functional.cross_entropy(logits, ids[0, 1:]).backward()
+        begin = max(1, example.begin)
+        logits = model(input_ids=ids).logits[0, begin - 1 : -1]
+        loss = torch.nn.functional.cross_entropy(logits, ids[0, begin:])
+        loss.backward()
+        losses.append(loss.item())
         gradients.append({key: parameter.grad.clone() for key, parameter in named.items()})
         optimizer.step()
-    return {"gradients": gradients, "update": {key: (p - start[key]).detach() for key, p in named.items()}}
+    return {
+        "losses": losses,
+        "gradients": gradients,
+        "update": {key: (p - start[key]).detach() for key, p in named.items()},
+    }
 
 
 @pytest.mark.parametrize("n", [2, 4])

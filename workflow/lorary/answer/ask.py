@@ -21,7 +21,7 @@ from ..plan.run import Prompts
 from ..raw.passages import RawPassage
 from ..train.index import types_of
 from .predict import answerer
-from .search import best, scores, title
+from .search import best, scores
 from .source import Trained
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
         passages = rows.read(table, 0, None)
         texts = pd.DataFrame(passages, columns=["did", "pid", "passage"])
         texts["passage"] = texts["passage"].astype(object).where(texts["passage"].notna(), None)
-        texts = texts.assign(type=kind, title=[title(passage["extra"]) for passage in passages])
+        texts = texts.assign(type=kind, title=list(map(rows.title_of, passages)))
         parts.append(index.merge(texts, on=["type", "did", "pid"]))
     if not parts:
         raise LoraryError(

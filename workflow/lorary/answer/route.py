@@ -15,7 +15,6 @@ from ..data import rows
 from ..plan import layout
 from ..raw.index import Index, make
 from ..raw.passages import RawPassage
-from .search import title
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ def export(types: dict[str, dict[str, str]], names: list[str], folder: str, outp
 def _scores(passages: list[dict[str, Any]]) -> dict[tuple[int, int], float]:
     """The BM25 score of each passage for its question, by (did, pid); of those that share a word with it."""
     raw = {
-        (row["did"], row["pid"]): RawPassage(row["passage"], title(row["extra"]))
+        (row["did"], row["pid"]): RawPassage(row["passage"], rows.title_of(row))
         for row in passages
         if row["passage"] is not None
     }

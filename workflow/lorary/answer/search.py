@@ -1,7 +1,6 @@
 """Which passages of a run go with a question: the same index as that of a corpus, made at the first question."""
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +23,6 @@ def scores(passages: list[RawPassage], question: str, positions: list[int]) -> d
     """Of the passages at these positions those that share a word with the question, with their scores among all."""
     with _index(passages) as index:
         return index.scores(question, positions)
-
-
-def title(extra: str) -> str:
-    """Of a passage, in what else its row carried (JSON)."""
-    found = json.loads(extra)["passage"].get("title")
-    return found if isinstance(found, str) else ""
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import read_json, written_whole
+from ..data.objectives import SEQUENCES
 from ..plan import layout
 from .score import cut, score
 
@@ -56,8 +57,15 @@ def scores_table(predictions: list[str], runs: list[dict[str, Any]], output: str
         values = np.array([[float(row[measure]) for measure in MEASURES] for row in rows])
         for measure, mean, low, high in zip(MEASURES, values.mean(axis=0), *bootstrap(values), strict=True):
             line |= {measure: mean, f"{measure}_low": low, f"{measure}_high": high}
-        lines.append({**{key: settings[key] for key in SETTINGS}, **line, "path": layout.folder_of(predicted)})
+        shown = {key: settings[key] for key in SETTINGS} | _trained_for(settings)
+        lines.append({**shown, **line, "path": layout.folder_of(predicted)})
     pd.DataFrame(lines).to_csv(output, sep="\t", index=False, float_format="%.4f")
+
+
+def _trained_for(settings: dict[str, Any]) -> dict[str, str]:
+    """The objective, and the contexts that it had; config.json has them only where they are set."""
+    objective = settings.get("objective", "reference")
+    return {"objective": objective, "contexts": settings.get("contexts") or SEQUENCES[objective].contexts}
 
 
 def _of_other_types(answers: str, adapters: str, types: list[str]) -> list[str]:

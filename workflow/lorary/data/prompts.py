@@ -6,7 +6,7 @@ After get_train_data and get_prompt of Parametric RAG (Su et al., SIGIR 2025).
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from ..core.values import chat_date as parse_date
 from ..core.values import is_text
 from . import templates
 from .markup import Markup, encode
+from .objectives import SEQUENCES, passage_sequences, taking_turns, texts
+from .rows import title_of
 from .templates import fill
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,11 @@ FIELDS = {
     "direct.assistant": ({"answer"}, {"answer"}),
     "cot.user": ({"passages", "question", "fewshot"}, {"passages", "question", "fewshot"}),
     "cot.assistant": ({"answer"}, {"answer"}),
+    "about": ({"title"}, {"title"}),
 }
+# What a user's file may lack, since it came later. resources/prompt_templates.yaml has none of it either: were that
+# another file, the prompt ids of every run would be made anew.
+DEFAULTS = {"about": "What do you know about {title}?"}
 
 PROMPT_SCHEMA = pa.schema(
     [
@@ -114,20 +120,39 @@ class Prompter(Chat):
 
     def answer_ids(self, question: str, answer: str) -> tuple[list[int], int]:
         """The ids of a question without passages as in training, up to the end of its answer; and where that begins."""
-        (before, _), (ids, spans) = self.encoded(question, [], answer)
+        ids, begin, end = self.sequence(question, [], answer)
+        return ids[:end], begin
+
+    def sequence(self, question: str, contexts: list[str], answer: str) -> tuple[list[int], int, int]:
+        """The ids of a training sequence; and where in it the answer begins, and ends."""
+        (before, _), (ids, spans) = self.encoded(question, contexts, answer)
         template = self.templates["cot.assistant" if self.with_cot else "direct.assistant"]
         begin = len(fill(template.partition("{answer}")[0]))
         end = begin + len(clean_answer(answer))
         places = [i for i, (first, last) in enumerate(spans) if last > begin and first < end]
-        return before + ids[: places[-1] + 1], len(before) + places[0]
+        return before + ids, len(before) + places[0], len(before) + places[-1] + 1
 
     def encoded(self, question: str, contexts: list[str], answer: str | None) -> list[Encoded]:
         """Each of the two of `text`, tokenised on its own."""
         return self.read(partial(self.text, question, contexts, answer))
 
+    def about(self, title: str, text: str) -> tuple[list[int], int]:
+        """The ids of a text that is to be known, as the answer to a question for it; and where it begins."""
+        (before, _), (ids, _) = self.read(
+            lambda mark: [self.turn(fill(self.templates["about"], title=mark(title))), mark(text)]
+        )
+        return before + ids, len(before)
 
-def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa.Table:
-    """The prompt ids of passages (rows of the data table), a row a sequence, cut at `max_length`.
+
+def build(
+    rows: list[dict[str, Any]],
+    prompter: Prompter,
+    max_length: int,
+    objective: str = "reference",
+    contexts: str | None = None,
+) -> pa.Table:
+    """The prompt ids of passages (rows of the data table), a row a sequence, cut at `max_length`; which sequences, the
+    config's keys `objective` and `contexts` say.
 
     A passage whose ids cannot be made gets one row that says why, and fails in its training job, alone.
     """
@@ -138,20 +163,19 @@ def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa
         try:
             if row.get("error"):  # of its augmentation
                 raise LoraryError(row["error"])
-            sequences = []
-            for question, context, answer in passage_sequences(row, prompter.with_cot):
-                contexts = [] if context is None else [context]
-                sequences.append([i for ids, _ in prompter.encoded(question, contexts, answer) for i in ids])
+            sequences = _sequences(row, prompter, objective, contexts)
+            _refuse_nothing_left(sequences, max_length)
         except Exception as error:  # whatever this tokenizer or its chat template raises over this text
             failed += 1
             reason = f"{type(error).__name__}: {error}; see this passage's text and the model's chat template"
-            reason = row.get("error") or reason
+            reason = str(error) if isinstance(error, LoraryError) else reason
             log.error("data_%s/passage_%s: the prompt ids cannot be made: %s", row["did"], row["pid"], reason)
             table.append({**place, "sequence": 0, "length": 0, "input_ids": [], "error": reason})
             continue
-        for i, ids in enumerate(sequences):
+        for i, (ids, begin) in enumerate(sequences):
             cut += len(ids) > max_length
-            table.append({**place, "sequence": i, "length": len(ids), "input_ids": ids[:max_length], "error": None})
+            line = {"sequence": i, "length": len(ids), "input_ids": ids[:max_length], "begin": begin, "error": None}
+            table.append({**place, **line})
     tokens = sum(len(row["input_ids"]) for row in table)
     log.info("%d passages, %d sequences, %d tokens", len(rows), len(table) - failed, tokens)
     if cut:
@@ -159,18 +183,34 @@ def build(rows: list[dict[str, Any]], prompter: Prompter, max_length: int) -> pa
     return pa.Table.from_pylist(table, schema=PROMPT_SCHEMA)
 
 
-def passage_sequences(row: dict[str, Any], with_cot: bool) -> Iterator[tuple[str, str | None, str]]:
-    """(question, context, answer) of each training sequence of a passage, in order.
+def _sequences(
+    row: dict[str, Any], prompter: Prompter, objective: str, contexts: str | None
+) -> list[tuple[list[int], int | None]]:
+    """The ids of each training sequence of a passage, in order; and from where on they are predicted (None: all).
 
-    The first half of the pairs, rounded up, give two: with the passage and with its rewrite; the others one, without.
-    Where there is no passage (None), each gives one.
+    Where only the answer is, so is what the template has the assistant say after it: as much as the reference trains,
+    which adds no token for the end of a turn.
     """
-    pairs = row["pairs"]
-    with_context = 0 if row["passage"] is None else (len(pairs) + 1) // 2
-    for i, pair in enumerate(pairs):
-        answer = pair["full_answer"] if with_cot else pair["answer"]
-        for context in (row["passage"], row["rewrite"]) if i < with_context else (None,):
-            yield pair["question"], context, answer
+    how = SEQUENCES[objective]
+    asked: list[tuple[list[int], int | None]] = []
+    for question, context, answer in passage_sequences(row, prompter.with_cot, contexts or how.contexts):
+        shown = [] if context is None else [context]
+        if how.answers_only:
+            asked.append(prompter.sequence(question, shown, answer)[:2])
+        else:
+            asked.append(([i for ids, _ in prompter.encoded(question, shown, answer) for i in ids], None))
+    told = [prompter.about(*text) for text in texts(row, title_of(row))] if how.texts else []
+    return taking_turns(asked, told)
+
+
+def _refuse_nothing_left(sequences: list[tuple[list[int], int | None]], max_length: int) -> None:
+    """Raises LoraryError where the cut leaves nothing to predict of a sequence: its loss would be that of no token."""
+    for i, (ids, begin) in enumerate(sequences):
+        if begin is not None and begin >= min(len(ids), max_length):
+            raise LoraryError(
+                f"nothing of sequence {i} is left to learn: that begins after {begin} of its {len(ids)} tokens, and"
+                f" max_length={max_length} cuts it away; raise that"
+            )
 
 
 def clean_question(question: str) -> str:
@@ -228,7 +268,7 @@ def load_tokenizer(model: str):
 
 def load_templates(path: str) -> dict[str, str]:
     """The templates of a YAML file by their names, `direct.user` and so on, checked. Raises LoraryError."""
-    return templates.load("prompt_templates", path, FIELDS)
+    return templates.load("prompt_templates", path, FIELDS, DEFAULTS)
 
 
 def load_fewshot(path: str) -> list[dict[str, str]]:

@@ -97,6 +97,12 @@ def read(path: str, start: int, stop: int | None) -> list[dict[str, Any]]:
         raise damaged(path, error) from None
 
 
+def title_of(row: dict[str, Any]) -> str:
+    """The title of a passage (a row of `load`); empty where it carries none."""
+    title = json.loads(row["extra"])["passage"].get("title")
+    return title if isinstance(title, str) else ""
+
+
 def check(rows: list[Row], augment_model: str) -> list[str]:
     """Every fault of the rows, one line each."""
     faults = []

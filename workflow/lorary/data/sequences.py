@@ -23,6 +23,10 @@ class Example:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def predicted(self) -> int:
+        """How many of its ids are."""
+        return max(0, (len(self) if self.end is None else min(self.end, len(self))) - max(1, self.begin))
+
     @property
     def span(self) -> tuple[int, int] | None:
         """What is predicted; None where it is everything."""

@@ -14,16 +14,17 @@ from ..core.values import is_text
 Fields = dict[str, tuple[set[str], set[str]]]  # of each template, those that it has to use, and may use
 
 
-def load(key: str, path: str, fields: Fields) -> dict[str, str]:
-    """The templates of a file by their names, which have a dot where one is within another. `key`: of the config; what
-    it is by default lies in resources/ under its name. Raises LoraryError that names every fault."""
+def load(key: str, path: str, fields: Fields, defaults: dict[str, str] | None = None) -> dict[str, str]:
+    """The templates of a file by their names, which have a dot where one is within another; `defaults` are what it may
+    lack. `key`: of the config; what it is by default lies in resources/ under its name. Raises LoraryError that names
+    every fault."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         content = yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise LoraryError(f"{key}: {path} cannot be read as YAML: {error}") from None
     refuse_twice(f"{key}: {path} is not as it should be", text)
-    flat: dict[str, str] = {}
+    flat: dict[str, str] = dict(defaults or {})
     for name, value in content.items() if isinstance(content, dict) else ():
         within = {f"{name}.{inner}": one for inner, one in value.items()} if isinstance(value, dict) else None
         flat |= {str(name): value} if within is None else within

@@ -18,6 +18,7 @@ import yaml
 from ..core.errors import report
 from ..core.twice import refuse_twice
 from ..core.values import NAME, chat_date
+from ..data.objectives import CONTEXTS, SEQUENCES
 from . import layout
 from .methods import TOGETHER, named
 from .run import Run
@@ -61,16 +62,27 @@ def check_files(files: list[str | Path]) -> None:
 
 
 def load_schema() -> dict[str, Any]:
-    """The schema of a config, which lets `inference_methods` and `combine_adapters` be those of their table."""
+    """The schema of a config, which lets keys be what the tables of methods, ways and objectives have."""
     schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
-    methods = schema["properties"]["inference_methods"]
-    methods |= {"items": {"enum": named()}, "default": named()}
-    methods["description"] = f"a list of {', '.join(named())}, which may be empty"
+    properties = schema["properties"]
+    properties["inference_methods"] |= {
+        "items": {"enum": named()},
+        "default": named(),
+        "description": f"a list of {', '.join(named())}, which may be empty",
+    }
     way = {"enum": list(TOGETHER)}
-    ways = schema["properties"]["combine_adapters"]
-    ways["anyOf"] = [way, {"type": "array", "items": way, "minItems": 1, "uniqueItems": True}]
-    ways["description"] = f"{', '.join(TOGETHER)}, or a list of these, each once"
+    properties["combine_adapters"] |= {
+        "anyOf": [way, {"type": "array", "items": way, "minItems": 1, "uniqueItems": True}],
+        "description": f"{', '.join(TOGETHER)}, or a list of these, each once",
+    }
+    for key, names in (("objective", list(SEQUENCES)), ("contexts", [*CONTEXTS, None])):
+        properties[key] |= {"enum": names, "description": _one_of(names)}
     return schema
+
+
+def _one_of(names: list[str | None]) -> str:
+    *first, last = (name or "null" for name in names)
+    return f"{', '.join(first)} or {last}"
 
 
 def table() -> str:
@@ -96,6 +108,8 @@ def _not_together(setting: dict[str, Any]) -> Iterator[str]:
     """What is wrong with values that are allowed, each on its own."""
     if setting["with_cot"] and not setting["fewshot"]:
         yield "with_cot: true needs fewshot, a JSON list of {question, answer}"
+    if setting["projector"] and (setting["objective"] != "reference" or setting["contexts"] not in (None, "both")):
+        yield "projector: true makes the training pairs of a translator: leave objective at reference, contexts at null"
     source = setting["source"]
     needed, allowed = SOURCES[source]
     for key in ("documents", "corpus", "questions"):
@@ -159,6 +173,8 @@ def _run(setting: dict[str, Any]) -> Run:
         setting[key] = layout.one_spelling(setting[key])
     for key in ("fewshot", "base_weight"):
         setting[key] = setting[key] and os.path.expanduser(setting[key])
+    if setting["contexts"] == SEQUENCES[setting["objective"]].contexts:
+        setting["contexts"] = None  # what it has anyway
     setting["learning_rate"] = float(setting["learning_rate"])  # 1 and 1.0 are one path: lr=1.0
     ways = setting["combine_adapters"]
     setting["combine_adapters"] = ways if isinstance(ways, list) else [ways]

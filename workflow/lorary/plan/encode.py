@@ -185,7 +185,11 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
     decides = ("per_device_train_batch_size", "num_train_epochs", "learning_rate", "precision")
     params = {
         "model_source": model.params,
-        "settings": {"numerics": NUMERICS, **{key: training[key] for key in decides}},
+        "settings": {
+            "numerics": NUMERICS,
+            **{key: training[key] for key in decides},
+            **deciding({"objective": run.prompts.objective}),
+        },
         "gpu_numerics": GPU_NUMERICS,  # which calls the job again; the store says what is left to do
         "adapters_per_step": run.jobs.adapters_per_step,
         "store": run.jobs.store_dir,

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.files import refuse_detours
 from ..core.values import CONFIG, MARK, TENSORS, Position
-from .run import Run
+from .run import IN_NAMES, Run, deciding
 
 # The project's own files, wherever it is called from.
 ROOT = Path(__file__).parents[3]
@@ -130,13 +130,15 @@ class RunFolder:
 
 
 def run_folder(run: Run) -> RunFolder:
-    training = run.training
+    training, keys = run.training, run.flat()
+    later = deciding({key: keys[key] for key in IN_NAMES})
     return RunFolder(
         adapter_dir=run.jobs.adapter_dir,
         model=run.model.model_name,
         rank=f"rank={training.lora_rank}_alpha={training.lora_alpha}",
         dataset=run.data.dataset,
-        setting=f"lr={training.learning_rate}_epoch={training.num_train_epochs}_{style(run)}",
+        setting=f"lr={training.learning_rate}_epoch={training.num_train_epochs}_{style(run)}"
+        + "".join(f"_{key}={value}" for key, value in later.items()),
         augment=f"aug_model={run.data.augment_model}" + ("_projector" if run.data.projector else ""),
     )
 

@@ -35,7 +35,11 @@ LATER: dict[str, Any] = {
     "heldout_questions": None,
     "general_questions": None,
     "general_adapters": 1,
+    "objective": "reference",
+    "contexts": None,
 }
+# Those that are in the names of runs, where they are set: two settings of them lie side by side.
+IN_NAMES = ("objective", "contexts")
 
 
 def deciding(settings: dict[str, Any]) -> dict[str, Any]:
@@ -105,6 +109,8 @@ class Prompts:
     chat_template_kwargs: dict[str, Any]
     split_special_tokens: bool
     heldout_pairs: int
+    objective: str
+    contexts: str | None
 
 
 @dataclass(frozen=True)

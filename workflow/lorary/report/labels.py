@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 KEYS = ["model_name", "lora_rank", "lora_alpha", "learning_rate", "num_train_epochs", "with_cot", "augment_model"]
-KEYS += ["adapter_dir"]
+KEYS += ["objective", "contexts", "adapter_dir"]
 
 
 def labels(lines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -19,7 +19,7 @@ from ..core.private import fast_bfloat16
 from ..core.store import Store, digest, remove
 from ..core.values import Position
 from ..core.work import Done, Fault, Item, Work, finish
-from ..data.sequences import Passage, read_passages
+from ..data.sequences import Example, Passage, read_passages
 from ..plan import layout
 from ..plan.encode import GPU_NUMERICS
 from .records import write_record
@@ -172,6 +172,7 @@ class Encoder:
         if settings["precision"] == "bfloat16" and device.type == "cpu" and not fast_bfloat16():
             log.warning("this processor has no bfloat16 units: precision float32 will be very much faster")
         self.device, self.device_name = device, device_name
+        self.settings = settings
         self.config = adapter_config
         self.model = decoder.load(model, settings["precision"], device)
         scale = config["lora_alpha"] / config["r"]
@@ -200,9 +201,16 @@ class Encoder:
                 "adapters_per_step": training.adapters_per_step,
                 **({} if self.device.type == "cpu" else {"gpu_numerics": GPU_NUMERICS}),
                 "layers_checked": True,
+                **self._aim(passage),
             }
             yield [(item, (self.config, files.tensors_bytes(training.tensors), about))]
         yield refused
+
+    def _aim(self, passage: Passage) -> dict[str, Any]:
+        """What training.json says of an objective that is not the reference's: which, and how many tokens it trains."""
+        if "objective" not in self.settings:
+            return {}
+        return {"objective": self.settings["objective"], "predicted": sum(map(Example.predicted, passage.examples))}
 
     def _trainable(
         self, passages: Iterator[Passage], items: Iterable[Item], under_way: dict[Position, Item], refused: Done

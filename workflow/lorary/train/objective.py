@@ -17,7 +17,7 @@ CHUNK = {"cpu": 3 * 2**23, "cuda": 2**29}
 Objective = Callable[[nn.Module, Step], Tensor]  # the base model with the step's adapters -> losses (n,)
 
 
-def reference(model: nn.Module, step: Step) -> Tensor:
+def cross_entropy(model: nn.Module, step: Step) -> Tensor:
     """The mean cross entropy of a passage's own predicted tokens, as Parametric RAG trains (Su et al., SIGIR 2025)."""
     if isinstance(model, decoder.Decoder) and isinstance(model.lm_head, FrozenLinear):
         hidden = model.hidden(step.ids).flatten(0, 1).index_select(0, step.token)  # (N, C)
@@ -26,7 +26,8 @@ def reference(model: nn.Module, step: Step) -> Tensor:
     return losses_of_logits(logits, step.targets, step.owner, step.counts)
 
 
-OBJECTIVES: dict[str, Objective] = {"reference": reference}
+# Which sequences each makes of a passage, and which tokens of them are predicted, says `data.objectives`.
+OBJECTIVES: dict[str, Objective] = {"reference": cross_entropy, "answers": cross_entropy, "mixed": cross_entropy}
 
 
 def losses_of_logits(logits: Tensor, targets: Tensor, owner: Tensor, counts: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from ..core.device import device_fault, free_memory, out_of_memory
 from ..core.errors import LoraryError
 from ..core.work import Fault, divided
 from ..data.sequences import Example, Passage
-from .objective import OBJECTIVES, Objective
+from .objective import OBJECTIVES
 from .schedule import PLACES, Shape, choose, most_that_pays
 from .step import pad
 
@@ -59,9 +59,9 @@ class Trainer:
         scale: float,
         settings: dict[str, Any],
         adapters_per_step: int | str = "auto",
-        objective: Objective = OBJECTIVES["reference"],
     ):
-        self.model, self.settings, self.objective = model, settings, objective
+        self.model, self.settings = model, settings
+        self.objective = OBJECTIVES[settings.get("objective", "reference")]
         # 0 for "auto", until the first passage is there to be measured
         self.adapters_per_step = 0 if adapters_per_step == "auto" else int(adapters_per_step)
         self.stack = Stack(model, base_weight, scale)
