@@ -82,3 +82,13 @@ def test_one_prompt_is_read_too(model):
     order, cache, last = reading.read(model, [PROMPTS[0]], 150)
     assert (order, cache.lengths.tolist(), cache.room) == ([0], [len(PROMPTS[0])], 150)
     torch.testing.assert_close(last[0], alone(model, PROMPTS[0]))
+
+
+@torch.inference_mode()
+def test_what_an_end_is_predicted_from_is_read_as_in_each_sequence_alone(model):
+    """Two that are the same to their last token share no more than their prompts."""
+    sequences = [(prompt, max(1, len(prompt) - 1 - i)) for i, prompt in enumerate(PROMPTS) if len(prompt) > 1]
+    sequences += [(PROMPTS[0], 125), (PROMPTS[0], 125)]
+    for (whole, begin), states in zip(sequences, reading.ends(model, sequences), strict=True):
+        assert len(states) == len(whole) - begin
+        torch.testing.assert_close(states, model.hidden(torch.tensor([whole]))[0, begin - 1 : -1])

@@ -336,6 +336,21 @@ def test_mixed_takes_turns_with_passage_and_rewrite_as_texts(model, rows, title)
     assert alone == [first, second, third]
 
 
+def test_a_teachers_ids_end_as_the_adapters_do_after_a_prompt_with_the_passage(model, rows):
+    of = prompter(model)
+    answers = prompts.build(rows, of, 3000, "answers").to_pylist()
+    table = prompts.build(rows, of, 3000, "distill").to_pylist()
+    assert [{k: v for k, v in line.items() if k != "teacher"} for line in table] == answers
+    shown = prompts.build(rows, of, 3000, "answers", "passage").to_pylist()
+    assert [line["teacher"] for line in table[:2]] == [line["input_ids"] for line in shown[:2]]
+    limit = max(line["length"] for line in table[:3]) - 1
+    for cut, line in zip(prompts.build(rows[:1], of, limit, "distill").to_pylist(), table, strict=False):
+        end = line["input_ids"][line["begin"] : limit]
+        assert cut["input_ids"][cut["begin"] :] == cut["teacher"][-len(end) :] == end
+    (failed,) = prompts.build([{**rows[0], "passage": None}], of, 3000, "distill").to_pylist()
+    assert failed["error"] == "objective: distill needs a passage for its teacher's prompt, and this one has none"
+
+
 def test_the_question_for_a_text_may_be_worded_anew(model, tmp_path, rows):
     of = prompter(model, templates=write(tmp_path / "mine.yaml", {**wording(), "about": "Say all of {title}"}))
     line = prompts.build(titled(rows, "Amber")[:1], of, 3000, "mixed").to_pylist()[1]

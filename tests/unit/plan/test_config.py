@@ -193,6 +193,8 @@ BAD = {
     "base_weight": ["", 1],
     "seed": [-1, 0.5, None, INF],
     "precision": ["float16", "fp32", None, 32],
+    "distill_top_k": [0, 1025, 1.5, "all", None],
+    "distill_temperature": [0, -1, NAN, INF, "hot", None],
     "passages_per_job": [0, -1, "many", "8", 1.5, None],
     "adapters_per_step": [0, "many", None],
     "adapter_dir": ["", "a{b}", None, "a}"],
@@ -370,6 +372,22 @@ def test_a_translators_pairs_are_made_as_the_reference_does():
     assert "projector: true" in refusal({"projector": True, "objective": "answers"})
     assert "projector: true" in refusal({"projector": True, "contexts": "none"})
     resolve({"projector": True, "objective": "reference", "contexts": "both"})
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            {"objective": "distill", "contexts": "both"},
+            "contexts is both, and with objective: distill only the teacher",
+        ),
+        ({"objective": "answers", "distill_top_k": 8}, "distill_top_k is given, and objective is answers"),
+        ({"distill_temperature": 2}, "distill_temperature is given, and objective is reference"),
+    ],
+)
+def test_what_belongs_to_a_teacher_goes_with_one(config, words):
+    assert words in refusal(config)
+    resolve({"objective": "distill", "contexts": "none", "distill_top_k": 8, "distill_temperature": "2"})
 
 
 def test_all_faults_are_reported_at_once():

@@ -72,6 +72,11 @@ def test_the_adapter_tree_is_that_of_prag_to_the_letter():
         ({"objective": "answers"}, "/lr=0.0015_epoch=3_direct_objective=answers/"),
         ({"objective": "mixed", "contexts": "both"}, "/lr=0.0015_epoch=3_direct_objective=mixed_contexts=both/"),
         ({"contexts": "none"}, "/lr=0.0015_epoch=3_direct_contexts=none/"),
+        ({"objective": "distill"}, "/lr=0.0015_epoch=3_direct_objective=distill/"),
+        (
+            {"objective": "distill", "distill_temperature": 2},
+            "/lr=0.0015_epoch=3_direct_objective=distill_distill_temperature=2.0/",
+        ),
         ({"objective": "reference", "contexts": "both"}, "/lr=0.0015_epoch=3_direct/"),
         ({"data_type": "total"}, "/total/data_0/passage_0"),
     ],
@@ -222,6 +227,8 @@ def test_objectives_lie_side_by_side_with_prompt_ids_and_digests_of_their_own():
     assert len({folder.title for folder in made.indexes}) == 4
     first, second, *_ = made.prompts.values()
     assert second.params == {**first.params, "objective": "answers"}
+    taught = make(objective="distill").batches[0].params["settings"]
+    assert taught | {"objective": "distill", "distill_top_k": 64, "distill_temperature": 1.0} == taught
     settings = [kind.batches[0].params["settings"] for kind in made.types]
     assert ["objective" in setting for setting in settings] == [False, True, True, True]
     assert [job.params["runs"][0].get("objective") for job in made.indexes.values()] == [

@@ -13,7 +13,7 @@ from lorary.adapters import files as adapter
 from lorary.base import decoder
 from lorary.data import prompts, rows
 from lorary.data.sequences import Example, Passage, read_passages
-from lorary.train import trainer
+from lorary.train import teacher, trainer
 from lorary.train.step import pad
 
 CPU = torch.device("cpu")
@@ -116,24 +116,44 @@ def test_in_float64_gradients_and_updates_are_the_references(made):
             assert (mine - update).norm() <= 1e-6 * update.norm()
 
 
-@pytest.mark.parametrize("objective", ["answers", "mixed"])
-def test_in_float64_each_objective_beside_others_is_a_plain_loop(made, tmp_path, objective):
+def plain(logits, example):
+    return torch.nn.functional.cross_entropy(
+        logits, torch.tensor(example.ids, dtype=torch.long)[max(1, example.begin) :]
+    )
+
+
+def divergence(logits, example):
+    """KL from the distribution of the likeliest tokens at temperature 2, token by token."""
+    loss = 0
+    for z, ids, logarithms in zip(logits, *example.likeliest, strict=True):
+        p = torch.softmax(torch.tensor(logarithms, dtype=torch.float64) / 2, dim=0)
+        q = torch.softmax(z / 2, dim=0)[ids.tolist()]
+        loss = loss + 4 * (p * (p / q).log()).sum() / len(logits)
+    return loss
+
+
+@pytest.mark.parametrize(("objective", "loss"), [("answers", plain), ("mixed", plain), ("distill", divergence)])
+def test_in_float64_each_objective_beside_others_is_a_plain_loop(made, tmp_path, objective, loss):
     prompter = prompts.load_prompter(str(made / "llama"), tiny.PROMPTS)
     table = prompts.build(rows.load([made / "total.json"], -1, "aug"), prompter, 3000, objective)
     prompts.save(table, str(tmp_path / "prompts.parquet"))
     some = list(read_passages(str(tmp_path / "prompts.parquet"), {(0, 0), (1, 0), (2, 0)}))
     assert all(example.span for passage in some for example in passage.examples)
-    base = made / "llama-base"
-    ours = train(made / "llama", base, some, 3, torch.float64, objective=objective, num_train_epochs=2)
+    base, settings = made / "llama-base", {"objective": objective, "num_train_epochs": 2}
+    if objective == "distill":
+        settings |= {"distill_top_k": 5, "distill_temperature": 2.0}
+        bare, of = decoder.load(made / "llama", "float32", CPU), {**tiny.TRAINING, **settings}
+        some = [teacher.Teacher(bare, "weights", of, str(tmp_path / "store")).teach(passage) for passage in some]
+    ours = train(made / "llama", base, some, 3, torch.float64, **settings)
     for passage in some:
-        expected = peft_in_float64(made / "llama", base, passage.examples * 2)
+        expected = peft_in_float64(made / "llama", base, passage.examples * 2, loss)
         update = torch.cat([expected["update"][key].flatten() for key in sorted(expected["update"])])
         mine = updates({0: ours[passage.position]}, base)[0]
         assert (mine - update).norm() <= 1e-6 * update.norm()
         assert ours[passage.position].losses == pytest.approx(expected["losses"], rel=1e-9)
 
 
-def peft_in_float64(directory, base, examples):
+def peft_in_float64(directory, base, examples, loss_of=plain):
     """Losses and gradients of each step, and the update, of PEFT around transformers' own model with torch's AdamW."""
     from peft import PeftModel
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -158,7 +178,7 @@ def peft_in_float64(directory, base, examples):
         optimizer.zero_grad()
         begin = max(1, example.begin)
         logits = model(input_ids=ids).logits[0, begin - 1 : -1]
-        loss = torch.nn.functional.cross_entropy(logits, ids[0, begin:])
+        loss = loss_of(logits, example)
         loss.backward()
         losses.append(loss.item())
         gradients.append({key: parameter.grad.clone() for key, parameter in named.items()})
@@ -439,7 +459,7 @@ def test_an_adapter_is_ready_when_its_own_gpu_has_copied_it(cuda):
 
 
 def test_padding_is_to_the_longest_of_the_step_and_is_predicted_nowhere():
-    ids, token, targets, owner, counts = pad([[Example(np.array(ids))] for ids in ([5, 6, 7], [8], [9, 4])])
+    ids, token, targets, owner, counts, *_ = pad([[Example(np.array(ids))] for ids in ([5, 6, 7], [8], [9, 4])])
     assert ids.tolist() == [[5, 6, 7], [8, 0, 0], [9, 4, 0]]
     assert token.tolist() == [0, 1, 6]
     assert targets.tolist() == [6, 7, 4]
@@ -448,7 +468,7 @@ def test_padding_is_to_the_longest_of_the_step_and_is_predicted_nowhere():
 
 
 def test_of_an_example_with_a_span_only_that_is_predicted():
-    ids, token, targets, owner, counts = pad(
+    ids, token, targets, owner, counts, *_ = pad(
         [[Example(np.array([5, 6, 7, 8]), 2)], [Example(np.array([9, 4, 3]), 0, 2)], [Example(np.array([1, 2]), 1)]]
     )
     assert [ids.flatten()[i + 1].item() for i in token] == targets.tolist() == [7, 8, 4, 2]

@@ -21,15 +21,38 @@ def read(model: Decoder, prompts: list[list[int]], most: int) -> tuple[list[int]
 
     Returns their positions in the order of the rows, the cache, and the hidden state of each row's last token (B, C).
     """
+    order, cache, rests = _begun(model, prompts, prompts, most)
+    return order, cache, fill(model, cache, rests)
+
+
+def ends(model: Decoder, sequences: list[tuple[list[int], int]]) -> list[Tensor]:
+    """Of each sequence (ids, and where its end begins, which is not at 0), the hidden states that the tokens of its end
+    are predicted from (len(ids) - begin, C). What some begin with is read once."""
+    prompts = [ids[:begin] for ids, begin in sequences]
+    order, cache, rests = _begun(model, prompts, [ids[:-1] for ids, _ in sequences], 0)
+    states: dict[int, Tensor] = {}
+    for rows in groups(rests, cache.keys[0].device):
+        ids, _ = padded(rests[rows], cache.keys[0].device)
+        for i, rest, hidden in zip(order[rows], rests[rows], model.hidden(ids, cache.part(rows)), strict=True):
+            whole, begin = sequences[i]
+            states[i] = hidden[len(rest) - (len(whole) - begin) : len(rest)]
+    return [states[i] for i in range(len(sequences))]
+
+
+def _begun(
+    model: Decoder, prompts: list[list[int]], sequences: list[list[int]], most: int
+) -> tuple[list[int], Cache, list[list[int]]]:
+    """Read what some of these sequences begin with, of their prompts at most, into a cache with rows of `most` tokens
+    and all that it takes. Returns their positions in the order of its rows, the cache, and the rest of each row."""
     beginnings, whose = shared(prompts)
-    rests = [prompt[len(beginnings[i]) :] for prompt, i in zip(prompts, whose, strict=True)]
-    order = sorted(range(len(prompts)), key=lambda i: len(rests[i]))
+    rests = [ids[len(beginnings[i]) :] for ids, i in zip(sequences, whose, strict=True)]
+    order = sorted(range(len(sequences)), key=lambda i: len(rests[i]))
     room = max(most, max(map(len, beginnings)) + len(rests[order[-1]]))  # where padding is put, too
     cache = empty(model, len(beginnings), max(map(len, beginnings)) or room)
     if len(beginnings) > 1:
         fill(model, cache.part(slice(1, None)), beginnings[1:])
     cache.take([whose[i] for i in order], room)
-    return order, cache, fill(model, cache, [rests[i] for i in order])
+    return order, cache, [rests[i] for i in order]
 
 
 def shared(prompts: list[list[int]]) -> tuple[list[list[int]], list[int]]:

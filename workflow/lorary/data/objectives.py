@@ -17,12 +17,14 @@ class Sequences:
     contexts: str  # before its questions, where the config says nothing else: a name of CONTEXTS
     answers_only: bool  # what is predicted of a question and its answer: the answer, and not the prompt
     texts: bool  # passage and rewrite are texts to be known, too
+    teacher: bool = False  # the bare model, with the passage in its prompt, says what is to be learnt
 
 
 SEQUENCES = {
     "reference": Sequences(contexts="both", answers_only=False, texts=False),
     "answers": Sequences(contexts="none", answers_only=True, texts=False),
     "mixed": Sequences(contexts="none", answers_only=True, texts=True),
+    "distill": Sequences(contexts="none", answers_only=True, texts=False, teacher=True),
 }
 # What stands in the prompts of the first half of a passage's pairs, rounded up, each once; the others come without.
 CONTEXTS: dict[str, tuple[str, ...]] = {"none": (), "passage": ("passage",), "both": ("passage", "rewrite")}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,6 +58,16 @@ PROMPT_SCHEMA = pa.schema(
         ("error", pa.string()),  # why this passage has no ids
     ]
 )
+# Of an objective with a teacher: its ids too, which end as input_ids do.
+TAUGHT_SCHEMA = PROMPT_SCHEMA.append(pa.field("teacher", pa.list_(pa.int32())))
+
+
+class Made(NamedTuple):
+    """A training sequence, before the cut."""
+
+    ids: list[int]
+    begin: int | None = None  # from where on they are predicted (None: all are)
+    teacher: list[int] | None = None  # the same end, after a prompt with the passage
 
 
 @dataclass
@@ -136,12 +146,12 @@ class Prompter(Chat):
         """Each of the two of `text`, tokenised on its own."""
         return self.read(partial(self.text, question, contexts, answer))
 
-    def about(self, title: str, text: str) -> tuple[list[int], int]:
+    def about(self, title: str, text: str) -> Made:
         """The ids of a text that is to be known, as the answer to a question for it; and where it begins."""
         (before, _), (ids, _) = self.read(
             lambda mark: [self.turn(fill(self.templates["about"], title=mark(title))), mark(text)]
         )
-        return before + ids, len(before)
+        return Made(before + ids, len(before))
 
 
 def build(
@@ -172,40 +182,43 @@ def build(
             log.error("data_%s/passage_%s: the prompt ids cannot be made: %s", row["did"], row["pid"], reason)
             table.append({**place, "sequence": 0, "length": 0, "input_ids": [], "error": reason})
             continue
-        for i, (ids, begin) in enumerate(sequences):
-            cut += len(ids) > max_length
+        for i, (ids, begin, teacher) in enumerate(sequences):
+            over = max(0, len(ids) - max_length)
+            cut += over > 0
             line = {"sequence": i, "length": len(ids), "input_ids": ids[:max_length], "begin": begin, "error": None}
-            table.append({**place, **line})
+            table.append({**place, **line} | ({"teacher": teacher[: len(teacher) - over]} if teacher else {}))
     tokens = sum(len(row["input_ids"]) for row in table)
     log.info("%d passages, %d sequences, %d tokens", len(rows), len(table) - failed, tokens)
     if cut:
         log.warning("%d of %d sequences were cut at max_length=%d", cut, len(table) - failed, max_length)
-    return pa.Table.from_pylist(table, schema=PROMPT_SCHEMA)
+    return pa.Table.from_pylist(table, schema=TAUGHT_SCHEMA if SEQUENCES[objective].teacher else PROMPT_SCHEMA)
 
 
-def _sequences(
-    row: dict[str, Any], prompter: Prompter, objective: str, contexts: str | None
-) -> list[tuple[list[int], int | None]]:
-    """The ids of each training sequence of a passage, in order; and from where on they are predicted (None: all).
+def _sequences(row: dict[str, Any], prompter: Prompter, objective: str, contexts: str | None) -> list[Made]:
+    """The training sequences of a passage, in order.
 
-    Where only the answer is, so is what the template has the assistant say after it: as much as the reference trains,
-    which adds no token for the end of a turn.
+    Where only the answer is predicted, so is what the template has the assistant say after it: as much as the reference
+    trains, which adds no token for the end of a turn. Raises LoraryError.
     """
     how = SEQUENCES[objective]
-    asked: list[tuple[list[int], int | None]] = []
+    if how.teacher and row["passage"] is None:
+        raise LoraryError(f"objective: {objective} needs a passage for its teacher's prompt, and this one has none")
+    asked = []
     for question, context, answer in passage_sequences(row, prompter.with_cot, contexts or how.contexts):
         shown = [] if context is None else [context]
         if how.answers_only:
-            asked.append(prompter.sequence(question, shown, answer)[:2])
+            ids, begin, _ = prompter.sequence(question, shown, answer)
+            teacher = prompter.sequence(question, [row["passage"]], answer)[0] if how.teacher else None
+            asked.append(Made(ids, begin, teacher))
         else:
-            asked.append(([i for ids, _ in prompter.encoded(question, shown, answer) for i in ids], None))
+            asked.append(Made([i for ids, _ in prompter.encoded(question, shown, answer) for i in ids]))
     told = [prompter.about(*text) for text in texts(row, title_of(row))] if how.texts else []
     return taking_turns(asked, told)
 
 
-def _refuse_nothing_left(sequences: list[tuple[list[int], int | None]], max_length: int) -> None:
+def _refuse_nothing_left(sequences: list[Made], max_length: int) -> None:
     """Raises LoraryError where the cut leaves nothing to predict of a sequence: its loss would be that of no token."""
-    for i, (ids, begin) in enumerate(sequences):
+    for i, (ids, begin, _) in enumerate(sequences):
         if begin is not None and begin >= min(len(ids), max_length):
             raise LoraryError(
                 f"nothing of sequence {i} is left to learn: that begins after {begin} of its {len(ids)} tokens, and"

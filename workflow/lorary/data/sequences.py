@@ -19,6 +19,9 @@ class Example:
     ids: np.ndarray
     begin: int = 0
     end: int | None = None  # None: the last one too
+    teacher: np.ndarray | None = None  # the teacher's ids (int32), which end with what is predicted
+    # What the teacher says of each id that is predicted: its k likeliest (int32), and their log-probabilities (float32)
+    likeliest: tuple[np.ndarray, np.ndarray] | None = None  # (predicted, k), both
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -45,26 +48,34 @@ def read_passages(prompts: str, positions: set[Position]) -> Iterator[Passage]:
     """The passages at these positions (did, pid) with their training examples, in order. Raises LoraryError."""
     passage: Passage | None = None
     for columns in _columns(prompts):
-        for did, pid, ids, error, begin, end in zip(*columns, strict=True):
+        for did, pid, ids, error, begin, end, teacher in zip(*columns, strict=True):
             position = (did.as_py(), pid.as_py())
             if passage and passage.position != position:
                 yield passage
                 passage = None
             if position in positions:
                 passage = passage or Passage(position, [], error.as_py())
-                ids = np.from_dlpack(ids.values)  # to_numpy would import pandas
-                passage.examples.append(Example(ids, begin.as_py() or 0, end.as_py()))
+                taught = _array(teacher) if teacher.is_valid else None
+                passage.examples.append(Example(_array(ids), begin.as_py() or 0, end.as_py(), taught))
     if passage:
         yield passage
+
+
+def _array(ids: pa.ListScalar) -> np.ndarray:
+    return np.from_dlpack(ids.values)  # to_numpy would import pandas
 
 
 def _columns(prompts: str) -> Iterator[list[pa.Array]]:
     try:
         for batch in pq.ParquetFile(prompts, page_checksum_verification=True).iter_batches(batch_size=256):
             columns = [batch.column(name) for name in ("did", "pid", "input_ids", "error")]
-            everything = pa.nulls(len(batch), pa.int32())  # in files of before there were spans
-            spans = [batch.column(n) if n in batch.schema.names else everything for n in ("begin", "end")]
-            yield columns + spans
+            # in files of before there were spans, and of objectives without a teacher
+            absent = {"begin": pa.int32(), "end": pa.int32(), "teacher": pa.list_(pa.int32())}
+            others = [
+                batch.column(name) if name in batch.schema.names else pa.nulls(len(batch), kind)
+                for name, kind in absent.items()
+            ]
+            yield columns + others
     except MemoryError:
         raise
     except (pa.ArrowException, OSError, LookupError) as error:

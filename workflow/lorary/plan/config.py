@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..core.values import NAME, chat_date
 from ..data.objectives import CONTEXTS, SEQUENCES
 from . import layout
 from .methods import TOGETHER, named
-from .run import Run
+from .run import LATER, Run
 
 SAMPLE = 300  # questions, as the papers
 SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
@@ -80,7 +80,7 @@ def load_schema() -> dict[str, Any]:
     return schema
 
 
-def _one_of(names: list[str | None]) -> str:
+def _one_of(names: Sequence[str | None]) -> str:
     *first, last = (name or "null" for name in names)
     return f"{', '.join(first)} or {last}"
 
@@ -110,6 +110,13 @@ def _not_together(setting: dict[str, Any]) -> Iterator[str]:
         yield "with_cot: true needs fewshot, a JSON list of {question, answer}"
     if setting["projector"] and (setting["objective"] != "reference" or setting["contexts"] not in (None, "both")):
         yield "projector: true makes the training pairs of a translator: leave objective at reference, contexts at null"
+    if SEQUENCES[setting["objective"]].teacher:
+        if setting["contexts"] not in (None, "none"):
+            yield f"contexts is {setting['contexts']}, and with objective: distill only the teacher sees the passage"
+    else:
+        for key in ("distill_top_k", "distill_temperature"):
+            if setting[key] != LATER[key]:
+                yield f"{key} is given, and objective is {setting['objective']}; objective: distill reads it"
     source = setting["source"]
     needed, allowed = SOURCES[source]
     for key in ("documents", "corpus", "questions"):
@@ -175,7 +182,8 @@ def _run(setting: dict[str, Any]) -> Run:
         setting[key] = setting[key] and os.path.expanduser(setting[key])
     if setting["contexts"] == SEQUENCES[setting["objective"]].contexts:
         setting["contexts"] = None  # what it has anyway
-    setting["learning_rate"] = float(setting["learning_rate"])  # 1 and 1.0 are one path: lr=1.0
+    for key in ("learning_rate", "distill_temperature"):
+        setting[key] = float(setting[key])  # 1 and 1.0 are one path: lr=1.0
     ways = setting["combine_adapters"]
     setting["combine_adapters"] = ways if isinstance(ways, list) else [ways]
     groups = typing.get_type_hints(Run).values()
@@ -233,7 +241,7 @@ def _faults(config: dict[str, Any], schema: dict[str, Any], where: str) -> list[
         if error.absolute_path:
             key = str(error.absolute_path[0])
             faults[key] = _fault(where, key, config, properties)
-    for key in ("learning_rate", "chat_template_kwargs", "augment_prices"):
+    for key in ("learning_rate", "distill_temperature", "chat_template_kwargs", "augment_prices"):
         value = config.get(key)
         values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
         if any(map(_is_no_float, values)):

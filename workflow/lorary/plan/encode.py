@@ -6,10 +6,12 @@ settings are an error.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import LoraryError
 from ..core.files import check_folder, refuse_detours, sha256
 from ..data import questions, rows
+from ..data.objectives import SEQUENCES
 from . import layout, model, raw
 from .config import Run
 from .job import Job, Stage
@@ -188,7 +190,7 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
         "settings": {
             "numerics": NUMERICS,
             **{key: training[key] for key in decides},
-            **deciding({"objective": run.prompts.objective}),
+            **_aim(run),
         },
         "gpu_numerics": GPU_NUMERICS,  # which calls the job again; the store says what is left to do
         "adapters_per_step": run.jobs.adapters_per_step,
@@ -219,6 +221,14 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
             )
         )
     return batches
+
+
+def _aim(run: Run) -> dict[str, Any]:
+    """What of the objective decides adapters besides their prompt ids; of the reference's nothing."""
+    objective, training = run.prompts.objective, vars(run.training)
+    taught = SEQUENCES[objective].teacher
+    keys = [key for key in training if key.startswith("distill_")] if taught else []
+    return deciding({"objective": objective}) | {key: training[key] for key in keys}
 
 
 def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> Job:

@@ -18,10 +18,9 @@ from .run import IN_NAMES, Run, deciding
 # The project's own files, wherever it is called from.
 ROOT = Path(__file__).parents[3]
 DEMO, DEMO_DATASET = ROOT / "resources/demo", "invented"
-TEMPLATES = ROOT / "resources/prompt_templates.yaml"
-AUGMENT_PROMPTS = ROOT / "resources/augment_prompts.yaml"
-PUBLISHED = ROOT / "resources/published_data.json"
-GENERAL, DEMO_HELDOUT = ROOT / "resources/general_questions.json", DEMO / "heldout.json"
+DEMO_HELDOUT = DEMO / "heldout.json"
+TEMPLATES, AUGMENT_PROMPTS = ROOT / "resources/prompt_templates.yaml", ROOT / "resources/augment_prompts.yaml"
+GENERAL, PUBLISHED = ROOT / "resources/general_questions.json", ROOT / "resources/published_data.json"
 
 # With Snakemake's wildcards.
 MODEL = "resources/models/{model}"

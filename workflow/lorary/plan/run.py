@@ -37,9 +37,11 @@ LATER: dict[str, Any] = {
     "general_adapters": 1,
     "objective": "reference",
     "contexts": None,
+    "distill_top_k": 64,
+    "distill_temperature": 1.0,
 }
 # Those that are in the names of runs, where they are set: two settings of them lie side by side.
-IN_NAMES = ("objective", "contexts")
+IN_NAMES = ("objective", "contexts", "distill_top_k", "distill_temperature")
 
 
 def deciding(settings: dict[str, Any]) -> dict[str, Any]:
@@ -124,6 +126,8 @@ class Training:
     base_weight: str | None
     seed: int
     precision: str
+    distill_top_k: int
+    distill_temperature: float
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from ..adapters import files
 from ..adapters.digest import digest_base_weight, former_digests
 from ..base.fetch import fingerprint
 from ..base.support import written_out_here
-from ..core.device import limited_memory, take_device
+from ..core.device import free_memory, limited_memory, out_of_memory, take_device
 from ..core.errors import LoraryError, damaged, report
 from ..core.files import read_json
 from ..core.private import fast_bfloat16
 from ..core.store import Store, digest, remove
 from ..core.values import Position
 from ..core.work import Done, Fault, Item, Work, finish
+from ..data.objectives import SEQUENCES
 from ..data.sequences import Example, Passage, read_passages
 from ..plan import layout
 from ..plan.encode import GPU_NUMERICS
@@ -59,7 +60,7 @@ def train_adapters(
     @contextlib.contextmanager
     def begin() -> Iterator[Work]:
         with take_device(threads) as (device, device_name):
-            encoder = Encoder(model, base_weight, config, settings, adapters_per_step, device, device_name)
+            encoder = Encoder(model, base_weight, config, settings, adapters_per_step, device, device_name, store)
             if digest_base_weight(base_weight) != base:
                 raise LoraryError(
                     f"{base_weight} was made anew while this job waited for its device, by a call with other settings."
@@ -111,6 +112,7 @@ def passage_digests(
             failures[passage.position] = f"its prompt ids could not be made: {passage.error}"
         else:
             sequences = [(example.ids, example.span) for example in passage.examples]
+            sequences += [(example.teacher, None) for example in passage.examples if example.teacher is not None]
             digests[passage.position] = [digest(settings, sequences) for settings in decides]
     return digests, failures
 
@@ -161,7 +163,9 @@ class Encoder:
         adapters_per_step: int | str,
         device,
         device_name: str,
+        store: str = "",
     ):
+        """`store`: where a teacher's words are kept, if the objective has one."""
         from ..base import decoder
         from . import trainer
 
@@ -177,6 +181,11 @@ class Encoder:
         self.model = decoder.load(model, settings["precision"], device)
         scale = config["lora_alpha"] / config["r"]
         self.trainer = trainer.Trainer(self.model, tensors, scale, settings, adapters_per_step)
+        self.teacher = None
+        if SEQUENCES[settings.get("objective", "reference")].teacher:
+            from .teacher import Teacher
+
+            self.teacher = Teacher(self.model, fingerprint(model)["weights"], settings, store)
         log.info("%s on %s", model, device_name)
 
     def train(self, passages: Iterator[Passage], items: Iterable[Item], count: int) -> Iterator[Done]:
@@ -210,7 +219,8 @@ class Encoder:
         """What training.json says of an objective that is not the reference's: which, and how many tokens it trains."""
         if "objective" not in self.settings:
             return {}
-        return {"objective": self.settings["objective"], "predicted": sum(map(Example.predicted, passage.examples))}
+        aim = {key: self.settings[key] for key in self.settings if key.startswith(("objective", "distill"))}
+        return {**aim, "predicted": sum(map(Example.predicted, passage.examples))}
 
     def _trainable(
         self, passages: Iterator[Passage], items: Iterable[Item], under_way: dict[Position, Item], refused: Done
@@ -219,15 +229,34 @@ class Encoder:
 
         for item in items:
             passage = next(passage for passage in passages if passage.position == item.content)
-            longest = max(map(len, passage.examples))
-            if reason := decoder.beyond(
-                self.model, max(int(example.ids.max()) for example in passage.examples), longest
-            ):
+            read = [ids for example in passage.examples for ids in (example.ids, example.teacher) if ids is not None]
+            if reason := decoder.beyond(self.model, max(int(ids.max()) for ids in read), max(map(len, read))):
                 refused.append((item, Fault(reason)))
-            else:
-                log.debug("%s begins", item.place)
-                under_way[passage.position] = item
-                yield passage
+                continue
+            taught = self._taught(passage)
+            if isinstance(taught, Fault):
+                refused.append((item, taught))
+                continue
+            log.debug("%s begins", item.place)
+            under_way[passage.position] = item
+            yield taught
+
+    def _taught(self, passage: Passage) -> Passage | Fault:
+        """The passage with what the teacher says of it, where the objective has one; or why it says nothing."""
+        from .trainer import of_a_passage
+
+        if self.teacher is None:
+            return passage
+        self.trainer.stack.release()  # the bare model is the teacher
+        try:
+            return self.teacher.teach(passage)
+        except Exception as error:
+            if out_of_memory(error):
+                free_memory()
+                return Fault("the teacher's prompts, with the passage, do not fit into memory")
+            if not of_a_passage(error):
+                raise
+            return Fault(str(error) or type(error).__name__)
 
 
 OF_A_GPU = "a GPU made it with an earlier version of Lorary, and it may be another passage's"

@@ -1,6 +1,7 @@
 """What a passage is trained for: the loss of each passage in a step."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,20 +15,47 @@ from .step import Step
 CHUNK = {"cpu": 3 * 2**23, "cuda": 2**29}
 
 
-Objective = Callable[[nn.Module, Step], Tensor]  # the base model with the step's adapters -> losses (n,)
+# The base model with the step's adapters, the step and the training's settings -> losses (n,)
+Objective = Callable[[nn.Module, Step, dict[str, Any]], Tensor]
 
 
-def cross_entropy(model: nn.Module, step: Step) -> Tensor:
+def cross_entropy(model: nn.Module, step: Step, settings: dict[str, Any]) -> Tensor:
     """The mean cross entropy of a passage's own predicted tokens, as Parametric RAG trains (Su et al., SIGIR 2025)."""
     if isinstance(model, decoder.Decoder) and isinstance(model.lm_head, FrozenLinear):
         hidden = model.hidden(step.ids).flatten(0, 1).index_select(0, step.token)  # (N, C)
         return HeadLoss.apply(hidden, model.lm_head, step.targets, step.owner, step.counts)
-    logits = decoder.logits(model, step.ids).flatten(0, 1).index_select(0, step.token)  # (N, V)
-    return losses_of_logits(logits, step.targets, step.owner, step.counts)
+    return losses_of_logits(_logits(model, step), step.targets, step.owner, step.counts)
+
+
+def distill(model: nn.Module, step: Step, settings: dict[str, Any]) -> Tensor:
+    """The mean divergence KL(teacher || adapter) over a passage's own predicted tokens, both at a temperature, times
+    its square, which keeps gradients their size (Hinton et al., 2015, arXiv 1503.02531). The teacher's distribution is
+    that of its likeliest tokens, as if there were no others."""
+    assert step.likeliest is not None  # of every example, where there is a teacher
+    assert step.logarithms is not None
+    temperature = settings["distill_temperature"]
+    logits = _logits(model, step)
+    logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+    log_q = torch.log_softmax(logits / temperature, dim=-1).gather(-1, step.likeliest)  # (N, k)
+    log_p = torch.log_softmax(step.logarithms.to(log_q.dtype) / temperature, dim=-1)
+    each = (log_p.exp() * (log_p - log_q)).sum(-1) * temperature**2
+    return _means(each, step.owner, step.counts)
 
 
 # Which sequences each makes of a passage, and which tokens of them are predicted, says `data.objectives`.
-OBJECTIVES: dict[str, Objective] = {"reference": cross_entropy, "answers": cross_entropy, "mixed": cross_entropy}
+OBJECTIVES: dict[str, Objective] = {
+    "reference": cross_entropy,
+    "answers": cross_entropy,
+    "mixed": cross_entropy,
+    "distill": distill,
+}
+
+
+def _logits(model: nn.Module, step: Step) -> Tensor:
+    """Of the predicted tokens (N, V)."""
+    if isinstance(model, decoder.Decoder) and isinstance(model.lm_head, FrozenLinear):
+        return model.lm_head(model.hidden(step.ids).flatten(0, 1).index_select(0, step.token))
+    return decoder.logits(model, step.ids).flatten(0, 1).index_select(0, step.token)
 
 
 def losses_of_logits(logits: Tensor, targets: Tensor, owner: Tensor, counts: Tensor) -> Tensor:

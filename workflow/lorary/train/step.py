@@ -18,9 +18,12 @@ class Step(NamedTuple):
     targets: Tensor  # (N,): what it is
     owner: Tensor  # (N,): whose it is, 0 to n - 1
     counts: Tensor  # (n,): how many each passage has
+    likeliest: Tensor | None = None  # (N, k): what a teacher finds likeliest there
+    logarithms: Tensor | None = None  # (N, k): of its probabilities, float32
 
     def to(self, device: torch.device) -> "Step":
-        return Step(*(to_device(tensor, device) for tensor in self))
+        there = {name: to_device(tensor, device) for name, tensor in self._asdict().items() if tensor is not None}
+        return self._replace(**there)
 
 
 def pad(batches: list[list[Example]]) -> Step:
@@ -37,4 +40,9 @@ def pad(batches: list[list[Example]]) -> Step:
     owner = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])[row]
     counts = np.bincount(owner, minlength=len(batches))
     parts = ids, row * ids.shape[1] + before, ids[row, before + 1], owner, counts
-    return Step(*(torch.from_numpy(np.ascontiguousarray(part, dtype=np.int64)) for part in parts))
+    step = Step(*(torch.from_numpy(np.ascontiguousarray(part, dtype=np.int64)) for part in parts))
+    said = [example.likeliest for example in examples if example.likeliest is not None]
+    if not said:
+        return step
+    likeliest, logarithms = (torch.from_numpy(np.concatenate(some)) for some in zip(*said, strict=True))
+    return step._replace(likeliest=likeliest.long(), logarithms=logarithms)

@@ -136,7 +136,7 @@ class Trainer:
             self.stack.update(places, self.settings["learning_rate"])
         except Exception as error:  # where it is a passage's, the others go on
             if not out_of_memory(error):
-                if not _of_a_passage(error):
+                if not of_a_passage(error):
                     raise
                 log.debug("a step failed", exc_info=True)
                 return Fault(str(error) or type(error).__name__)
@@ -156,7 +156,7 @@ class Trainer:
 
     def _losses(self, batches: list[list[Example]]) -> Tensor:
         """The loss of each passage of a step (n,), each batch with as many examples."""
-        return self.objective(self.model, pad(batches).to(self.device))
+        return self.objective(self.model, pad(batches).to(self.device), self.settings)
 
     def _result(self, training: Training, fetched: "Fetched") -> Training:
         flat, losses = fetched.get()
@@ -205,7 +205,7 @@ class Trainer:
                     torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - began
         except Exception as error:
-            if not (out_of_memory(error) or _of_a_passage(error) or isinstance(error, LoraryError)):
+            if not (out_of_memory(error) or of_a_passage(error) or isinstance(error, LoraryError)):
                 raise
             return None
         finally:
@@ -214,7 +214,7 @@ class Trainer:
         return seconds, step + PLACES * n * self.stack.bytes_a_place()
 
 
-def _of_a_passage(error: Exception) -> bool:
+def of_a_passage(error: Exception) -> bool:
     """Whether what a step has failed of may be in its passages: torch, or a model's own code, refuses values so.
     Anything else is the device's, or a bug, and each passage would fail of it."""
     kinds = RuntimeError | ValueError | LookupError | ArithmeticError | AssertionError

@@ -1,0 +1,107 @@
+"""The teacher: the bare model's likeliest tokens, whatever is beside it, made once and kept."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import tiny
+from lorary.base import decoder
+from lorary.core.store import Store
+from lorary.data import prompts, rows
+from lorary.data.sequences import read_passages
+from lorary.train import encode, teacher
+
+SETTINGS = {**tiny.TRAINING, "objective": "distill", "distill_top_k": 4, "distill_temperature": 1.0}
+
+
+@pytest.fixture(scope="module")
+def taught(made, tmp_path_factory):
+    """Prompt ids with a teacher's."""
+    path = tmp_path_factory.mktemp("taught") / "prompts.parquet"
+    prompter = prompts.load_prompter(str(made / "llama"), tiny.PROMPTS)
+    table = prompts.build(rows.load([made / "total.json"], -1, "aug"), prompter, 3000, "distill")
+    prompts.save(table, str(path))
+    return path
+
+
+@pytest.fixture
+def model(made):
+    return decoder.load(made / "llama", "float32", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("shortest", [1, 1000], ids=["read once", "each alone"])
+def test_it_says_what_the_bare_model_does(made, taught, model, tmp_path, monkeypatch, shortest):
+    monkeypatch.setattr(teacher.reading, "SHORTEST", shortest)
+    theirs = AutoModelForCausalLM.from_pretrained(made / "llama", dtype=torch.float32)
+    for passage in read_passages(taught, {(0, 0), (1, 0), (2, 0)}):
+        for example in teacher.Teacher(model, "weights", SETTINGS, str(tmp_path)).teach(passage).examples:
+            ids = torch.tensor(example.teacher, dtype=torch.long)
+            with torch.no_grad():
+                logits = theirs(input_ids=ids[None]).logits[0]
+            best = torch.log_softmax(logits, -1)[len(ids) - example.predicted() - 1 : -1].topk(4)
+            assert example.likeliest[0].tolist() == best.indices.tolist()
+            assert np.abs(example.likeliest[1] - best.values.numpy()).max() < 1e-4
+
+
+def test_a_model_that_goes_through_transformers_says_the_same(made, taught, model):
+    (passage,) = read_passages(taught, {(0, 0)})
+    asked = [(example.teacher.tolist(), len(example.teacher) - example.predicted()) for example in passage.examples]
+    theirs = AutoModelForCausalLM.from_pretrained(made / "llama", dtype=torch.float32)
+    for mine, other in zip(teacher.likeliest(model, asked, 4), teacher.likeliest(theirs, asked, 4), strict=True):
+        assert np.abs(mine - other).max() < 1e-4
+
+
+def test_what_is_kept_is_read_again_unless_it_is_damaged(taught, model, tmp_path, monkeypatch):
+    (passage,) = read_passages(taught, {(0, 0)})
+    asked = []
+    likeliest = teacher.likeliest
+    monkeypatch.setattr(teacher, "likeliest", lambda *arguments: asked.append(1) or likeliest(*arguments))
+
+    def said(**settings):
+        examples = teacher.Teacher(model, "w", SETTINGS | settings, str(tmp_path)).teach(passage).examples
+        return [array.tolist() for example in examples for array in example.likeliest]
+
+    first = said()
+    assert said() == said(distill_temperature=2.0) == first
+    assert len(asked) == 1
+    (file,) = (tmp_path / "teacher").glob("*/*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert said() == first
+    assert len(asked) == 2
+    said(distill_top_k=3)
+    assert len(asked) == 3
+
+
+def test_it_is_asked_between_the_steps_of_others(made, taught, tmp_path):
+    """The adapters under way are not at work while it speaks, and are afterwards."""
+    arguments = {"model": made / "llama", "base_weight": made / "llama-base", "prompts": taught}
+    settings = {**SETTINGS, "learning_rate": 0.01, "num_train_epochs": 3}
+
+    def job(name, n):
+        folder = tmp_path / name
+        encode.train_adapters(
+            outputs=[f"{folder}/out/data_{did}/passage_0" for did in range(3)],
+            record=f"{tmp_path}/{name}.tsv",
+            outcome=f"{tmp_path}/{name}.json",
+            store=f"{folder}/store",
+            settings=settings,
+            adapters_per_step=n,
+            threads=1,
+            **{key: str(value) for key, value in arguments.items()},
+        )
+        assert json.loads((tmp_path / f"{name}.json").read_text())["trained"] == 3
+        store = Store(f"{folder}/store")
+        return {digest: store.get(digest) for digest in store.digests()}
+
+    alone, beside = job("alone", 1), job("beside", 3)
+    assert alone.keys() == beside.keys()
+    for digest, training in alone.items():
+        assert training["losses"] == pytest.approx(beside[digest]["losses"], rel=1e-3)
+        an_epoch = len(training["losses"]) // 3
+        assert sum(training["losses"][-an_epoch:]) < sum(training["losses"][:an_epoch])
+        assert (training["objective"], training["distill_top_k"]) == ("distill", 4)
