@@ -254,14 +254,14 @@ def lorary(project, *arguments):
 def test_ask_finds_passages_and_shows_both_answers(answered):
     rows = json.loads((answered.folder / "data/toy/aug/total.json").read_text())
     passage = rows[7]["augment"][0]["passage"]
-    asked = lorary(answered, "ask", passage, "--top", "2", "--methods", *METHODS)
+    asked = lorary(answered, "ask", passage, "--top", "2", "--methods", *METHODS, "--combine", "mixture")
     assert asked.returncode == 0, asked.stderr
     assert "  total/data_7/passage_0  (BM25 " in asked.stdout
-    answers = dict(
-        re.findall(r"^(bare model|adapters|passages in the prompt|adapters and passages) +\| (.+)", asked.stdout, re.M)
-    )
+    mixed = r"adapters \(mixture\)"
+    names = f"bare model|passages in the prompt|{mixed}|{mixed} and passages"
+    answers = dict(re.findall(rf"^({names}) +\| (.+)", asked.stdout, re.M))
     assert len(answers) == 4
-    assert answers["bare model"] != answers["adapters"]
+    assert answers["bare model"] != answers["adapters (mixture)"]
     # named, with the question of the data: what `snakemake` has predicted
     found = predictions(answered)
     named = "total/data_20", "--max-new-tokens", "6", "--methods", "vanilla", "icl", "prag"
