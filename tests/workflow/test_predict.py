@@ -113,9 +113,9 @@ def test_what_was_kept_out_of_training_is_asked_too(answered):
     assert kept.answer.to_dict() == {did: row["augment"][0]["aug_qa"][3]["answer"] for did, row in enumerate(rows)}
     knowledge = pd.read_csv(folder / "knowledge.tsv", sep="\t")
     assert (knowledge.pairs == 3).all()
-    said = "Held out, F1 of the bare model to that of the own adapter: "
-    assert said + "kept " in answered.first
-    assert said + "paraphrase " in answered.second
+    said = "Held out, from the bare model to the own adapter: "
+    assert said + "kept F1 " in answered.first
+    assert said + "paraphrase F1 " in answered.second
     # what the first call asked is not asked again
     assert "held out, passages 0-33 of 34] 123 questions; the others are done" in answered.second
 

@@ -16,7 +16,7 @@ import tiny
 from lorary.adapters.files import init_base_weight
 from lorary.adapters.lora import load_adapter
 from lorary.answer import heldout
-from lorary.answer.score import cut, score
+from lorary.answer.score import cut, holds, score
 from lorary.base import fetch
 from lorary.core.errors import LoraryError
 from lorary.data import prompts
@@ -128,6 +128,7 @@ def test_figures_are_those_of_a_plain_loop(asked, here):
             given = theirs.generate(input_ids=prompt, attention_mask=mask, **settings)
             text = cut(prompter.tokenizer.decode(given[0, begin:], skip_special_tokens=True), False)
             assert line[f"answer_{which}"] == " ".join(text.split())
+            assert line[f"hit_{which}"] == holds(text, answers)
             assert line[f"f1_{which}"] == pytest.approx(score(text, answers)["f1"], abs=1e-4)
 
 

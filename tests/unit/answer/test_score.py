@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorary.answer.score import cut, ended, normalise, score
+from lorary.answer.score import cut, ended, holds, normalise, score
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,10 @@ def test_each_measure_is_the_best_over_the_aliases():
 def test_yes_and_no_count_only_when_they_are_equal(prediction, answer):
     assert score(prediction, [answer])["f1"] == 0
     assert score("Yes.", ["yes"])["f1"] == 1
+
+
+def test_a_sentence_may_hold_the_answer():
+    assert holds("The capital of France is Paris", ["Lutetia", "paris"])
+    assert holds("There are 7 days in a week.", ["seven", "7 days"])
+    assert not holds("There are 17 days in a week", ["7 days", "week day"])
+    assert not holds("", ["Paris"])

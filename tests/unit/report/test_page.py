@@ -90,8 +90,7 @@ def test_what_was_held_out_comes_first_or_it_is_said_that_nothing_was(tmp_path, 
     assert "beyond the pairs that they were trained on was not measured" in text
     assert trained in text
     about = {"type": "total", "did": 0, "pid": 0, "question": "q", "nll_bare": 5.0, "nll_own": 1.0}
-    about |= {"exact_bare": 0, "exact_own": 1}
-    lines = [{**about, "kind": "general", "f1_bare": 0.8, "f1_own": 0.6}]
+    lines = [{**about, "kind": "general", "hit_bare": 0.8, "hit_own": 0.6}]
     lines += [{**about, "kind": "untrained", "did": i, "f1_bare": 0, "f1_own": i / 2} for i in range(3)]
     pd.DataFrame(lines).reindex(columns=heldout.COLUMNS).to_csv("heldout.tsv", sep="\t", index=False)
     page.build([page.replace(run, heldout="heldout.tsv")], [])
@@ -102,7 +101,7 @@ def test_what_was_held_out_comes_first_or_it_is_said_that_nothing_was(tmp_path, 
     assert "with the passage&#39;s own adapter (0 % to 100 %)" in text
     assert "with an adapter (60 % to 60 %)" in text
     assert "(3 questions, 3 passages)" in text
-    assert '<td>general</td><td class="n"><b>-20.0</b>' in text
+    assert '<td>general</td><td>right answers, in whatever words</td><td class="n"><b>-20.0</b>' in text
 
 
 def test_the_same_plots_have_the_same_bytes(tmp_path):

@@ -21,7 +21,7 @@ from ..data.prompts import Prompter
 from ..plan import layout
 from ..train.index import join
 from .predict import QUESTIONS_PER_BATCH, answerer
-from .score import cut, ended, score
+from .score import cut, ended, holds, score
 from .source import Source
 from .tables import bootstrap
 
@@ -32,9 +32,11 @@ log = logging.getLogger(__name__)
 
 NUMERICS = 1
 MAX_NEW_TOKENS, WITH_COT = 32, 128  # of an answer; with chain of thought
-MEASURES = ["nll_bare", "nll_own", "nll_other", "exact_bare", "exact_own", "exact_other", "f1_bare", "f1_own"]
+MEASURES = [f"{measure}_{adapter}" for measure in ("nll", "exact") for adapter in ("bare", "own", "other")]
+MEASURES += [f"{measure}_{adapter}" for measure in ("f1", "hit") for adapter in ("bare", "own")]
 COLUMNS = ["type", "did", "pid", "kind", "question", "answer", *MEASURES, "answer_bare", "answer_own", "other"]
-GAINS = {"nll_gain": ("nll_bare", "nll_own"), "f1_gain": ("f1_own", "f1_bare")}  # better where above 0
+# Better where above 0.
+GAINS = {"nll_gain": ("nll_bare", "nll_own"), "f1_gain": ("f1_own", "f1_bare"), "hit_gain": ("hit_own", "hit_bare")}
 
 
 def test_heldout(
@@ -57,8 +59,9 @@ def test_heldout(
     questions of a file, each with the adapters at some positions.
 
     Of each: the mean negative log-likelihood of the right answer (nats a token; of aliases the first one), whether
-    greedy decoding gives exactly it, and the greedy answer with its F1; with the bare model, with the passage's own
-    adapter (of a general question: the one that it is asked with), and, without an answer, with that of another passage
+    greedy decoding gives exactly it, and the greedy answer, with its F1 and whether it has the right one in it; with
+    the bare model, with the passage's own adapter (of a general question: the one that it is asked with), and, but for
+    the greedy answer, with that of another passage
     (`others`: a position, or None). Writes a line a question and adapter (COLUMNS); what is finished is kept in
     `finished`. Raises LoraryError.
     """
@@ -105,7 +108,8 @@ def test_heldout(
         question |= {f"nll_{which}": nll, f"exact_{which}": exact}
         if text is not None:
             scored = cut(text, prompter.with_cot)
-            question |= {f"answer_{which}": scored, f"f1_{which}": round(score(scored, question["answers"])["f1"], 4)}
+            f1, hit = score(scored, question["answers"])["f1"], holds(scored, question["answers"])
+            question |= {f"answer_{which}": scored, f"f1_{which}": round(f1, 4), f"hit_{which}": int(hit)}
     for former in layout.superseded(output):
         former.unlink(missing_ok=True)
     with written_whole(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

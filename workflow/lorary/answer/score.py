@@ -32,6 +32,11 @@ def score(prediction: str, answers: list[str]) -> dict[str, float]:
     return {measure: max(scores[measure] for scores in of_each) for measure in of_each[0]}
 
 
+def holds(prediction: str, answers: list[str]) -> bool:
+    """Whether a prediction has the answer, or one of its aliases, in it, word for word: however many words it takes."""
+    return any(f" {normalise(answer)} " in f" {normalise(prediction)} " for answer in answers)
+
+
 def normalise(answer: str) -> str:
     """Lower case, without punctuation and the articles a, an, the, with single spaces."""
     plain = answer.lower().translate(_PUNCTUATION)

@@ -34,7 +34,7 @@ HELDOUT = {
     "paraphrase": "Trained facts, asked in other words",
     "untrained": "Facts of the passage that no trained pair asks for",
     "kept": "Pairs that were kept out of training",
-    "general": "General questions, which have nothing to do with the passages: is anything lost?",
+    "general": "General questions, which have nothing to do with the passages (is anything lost?)",
 }
 
 
@@ -131,9 +131,19 @@ def _describe(run: ShownRun) -> dict[str, Any]:
 
 
 def _beyond_training(table: str) -> list[dict[str, Any]]:
-    """What the page says of each kind of question of a heldout.tsv."""
-    lines = heldout.summarize(heldout.read(table)).to_dict("records")
-    return [{**line, "title": HELDOUT[line["kind"]]} for line in lines]
+    """What the page says of each kind of question of a heldout.tsv. Of general ones how many answers have the right one
+    in them: the bare model answers those in whole sentences, whose F1 is low, and adapters make its answers short."""
+    shown = []
+    for line in heldout.summarize(heldout.read(table)).to_dict("records"):
+        measure = "hit" if line["kind"] == "general" else "f1"
+        figures = {
+            f"{which}{end}": line[f"{measure}_{which}{end}"]
+            for which in ("bare", "own", "gain")
+            for end in ("", "_low", "_high")
+        }
+        name = "F1" if measure == "f1" else "right answers, in whatever words"
+        shown.append({**line, **figures, "title": HELDOUT[line["kind"]], "measure": name})
+    return shown
 
 
 def _summarize(found: pd.DataFrame) -> dict[str, Any]:

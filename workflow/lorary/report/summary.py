@@ -113,8 +113,11 @@ def summarize_heldout(path: str, since: float) -> str:
             lines = list(csv.DictReader(file, delimiter="\t"))
     except OSError:
         return ""
-    told = [f"{line['kind']} {100 * float(line['f1_bare']):.1f} to {100 * float(line['f1_own']):.1f}" for line in lines]
-    return f"Held out, F1 of the bare model to that of the own adapter: {', '.join(told)} ({path}).\n"
+    told = []
+    for line in lines:
+        measure, name = ("hit", "general answers right") if line["kind"] == "general" else ("f1", f"{line['kind']} F1")
+        told.append(f"{name} {100 * float(line[f'{measure}_bare']):.1f} to {100 * float(line[f'{measure}_own']):.1f}")
+    return f"Held out, from the bare model to the own adapter: {', '.join(told)} ({path})\n"
 
 
 def _failed_row(job: dict[str, Any], path: str, reason: str) -> dict[str, Any]:
