@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -105,3 +106,14 @@ def test_it_is_asked_between_the_steps_of_others(made, taught, tmp_path):
         an_epoch = len(training["losses"]) // 3
         assert sum(training["losses"][-an_epoch:]) < sum(training["losses"][:an_epoch])
         assert (training["objective"], training["distill_top_k"]) == ("distill", 4)
+
+
+def test_another_prompt_of_the_teacher_is_another_adapter(made, taught, tmp_path):
+    table = pq.read_table(taught).to_pylist()
+    rows = [{**row, "teacher": row["teacher"][1:]} for row in table]
+    prompts.save(prompts.pa.Table.from_pylist(rows, schema=prompts.TAUGHT_SCHEMA), str(tmp_path / "other.parquet"))
+    digests = [
+        encode.passage_digests(str(made / "llama"), str(made / "llama-base"), str(path), SETTINGS, {(0, 0)})[0]
+        for path in (taught, tmp_path / "other.parquet")
+    ]
+    assert digests[0] != digests[1]
