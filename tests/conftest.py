@@ -1,5 +1,6 @@
 import fcntl
 import json
+import logging
 import os
 import shutil
 import signal
@@ -23,6 +24,16 @@ from project import Project
 
 # What a shell starts in the background ignores Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before():
+    """A job, or a command, that a test runs in its own process sets up the log, which other tests read."""
+    logger = logging.getLogger("lorary")
+    before = logger.level, logger.propagate, logger.handlers[:]
+    yield
+    level, logger.propagate, logger.handlers[:] = before
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
