@@ -214,6 +214,10 @@ def test_likelihood_and_answer_together_are_those_alone(base, monkeypatch):
     assert [tokens[:5] for *_, tokens in again] == [answer[:5] for answer in answers]
     if isinstance(answerer.model, decoder.Decoder):  # transformers goes on
         assert all(len(tokens) == 5 for *_, tokens in again)
+    # those that go on are as before, when most have ended
+    some = {tuple(answer[:2]) for answer in answers[:4]}
+    again = answerer.likelihood_and_answer(sequences, sets(base), 12, lambda tokens: tuple(tokens) in some)
+    assert [tokens for *_, tokens in again[4:]] == answers[4:]
 
 
 def test_a_merged_adapter_gives_the_logits_of_the_separate_ones(base, tmp_path):

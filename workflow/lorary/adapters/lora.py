@@ -140,6 +140,11 @@ class Active:
             self.matrices[name] = A.to(self.device, self.dtype), B.to(self.device, self.dtype)
         self.select(slice(None))
 
+    def take(self, rows: list[int]) -> None:
+        """From now on these rows."""
+        self.matrices = {name: (A[rows], B[rows]) for name, (A, B) in self.matrices.items()}
+        self.select(slice(None))
+
     def select(self, rows: slice) -> None:
         """The next forward passes are of these rows."""
         for name, layer in self.layers.items():

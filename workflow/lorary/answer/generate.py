@@ -49,27 +49,18 @@ class Answerer:
         self.active.set([adapters for i in order for adapters in mixtures[i]])
         steps = self._steps if isinstance(self.model, decoder.Decoder) else self._steps_of_transformers
         rows = [prompts[order[place]] for place in whose]
-        tokens = self._collect(steps(rows, Mixing(whose, self.device), max_new_tokens), len(prompts))
-        return [answer for _, answer in sorted(zip(order, tokens, strict=True))]
-
-    def _collect(
-        self, steps: Iterator[Tensor], questions: int, ended: Callable[[list[int]], bool] = lambda tokens: False
-    ) -> list[list[int]]:
-        """The tokens of each question up to its end token, or up to where they have `ended`."""
-        tokens: list[list[int]] = [[] for _ in range(questions)]
-        running = set(range(questions))
-        for step in steps:
+        tokens: list[list[int]] = [[] for _ in prompts]
+        running = set(range(len(prompts)))
+        for step in steps(rows, Mixing(whose, self.device), max_new_tokens):
             values = step.tolist()  # the one thing that waits for a GPU
             for place in list(running):
                 if values[place] in self.ends:
                     running.discard(place)
-                    continue
-                tokens[place].append(values[place])
-                if ended(tokens[place]):
-                    running.discard(place)
+                else:
+                    tokens[place].append(values[place])
             if not running:
                 break
-        return tokens
+        return [answer for _, answer in sorted(zip(order, tokens, strict=True))]
 
     @torch.inference_mode()
     def likelihood(self, sequences: list[tuple[list[int], int]], sets: list[list[Adapter]]) -> list[tuple[float, bool]]:
@@ -124,9 +115,37 @@ class Answerer:
         there = torch.arange(wanted.shape[1], device=self.device) < lengths[:, None]
         means = ((nll * there).sum(1) / lengths).tolist()
         exact = ((likeliest == wanted) | ~there).all(1).tolist()
-        each = Mixing(list(range(len(prompts))), self.device)
-        tokens = self._collect(self._follow(cache, each, likeliest[:, 0], max_new_tokens), len(prompts), ended)
+        tokens = self._answers(cache, likeliest[:, 0], max_new_tokens, ended)
         return [(*said,) for _, *said in sorted(zip(order, means, exact, tokens, strict=True))]
+
+    def _answers(
+        self, cache: Cache, step: Tensor, max_new_tokens: int, ended: Callable[[list[int]], bool]
+    ) -> list[list[int]]:
+        """The tokens of each row, the first of which are these (B,), up to an end token (left out), `max_new_tokens`,
+        or where they have `ended`. Of short answers a few are long: when half of the rows have ended, they are let go.
+        """
+        model = cast(decoder.Decoder, self.model)
+        tokens: list[list[int]] = [[] for _ in range(len(step))]
+        rows = list(range(len(step)))  # in the cache
+        running = set(rows)
+        for i in range(max_new_tokens):
+            for row, value in zip(rows, step.tolist(), strict=True):
+                if row in running and value in self.ends:
+                    running.discard(row)
+                elif row in running:
+                    tokens[row].append(value)
+                    if ended(tokens[row]):
+                        running.discard(row)
+            if not running or i == max_new_tokens - 1:
+                break
+            if len(running) <= len(rows) // 2:
+                left = [at for at, row in enumerate(rows) if row in running]
+                cache.take(left, cache.room)
+                self.active.take(left)
+                rows, step = [rows[at] for at in left], step[left]
+            step = model.lm_head(model.hidden(step[:, None], cache)[:, 0]).argmax(-1)  # (rows,)
+            cache.lengths += 1
+        return tokens
 
     def _logits(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """ids (B, T) -> logits (N, V) at these places."""
@@ -140,11 +159,7 @@ class Answerer:
         cache = empty(model, len(prompts), len(prompts[-1]) + max_new_tokens)
         last = fill(model, cache, prompts, self.active.select)
         self.active.select(slice(None))  # before the head, which may have adapters too
-        yield from self._follow(cache, mixing, mixing.scores(model.lm_head(last)).argmax(-1), max_new_tokens)
-
-    def _follow(self, cache: Cache, mixing: "Mixing", tokens: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
-        """The next token of each question (Q,), the first of which are these, step after step."""
-        model = cast(decoder.Decoder, self.model)
+        tokens = mixing.scores(model.lm_head(last)).argmax(-1)  # (Q,)
         yield tokens
         for _ in range(max_new_tokens - 1):
             hidden = model.hidden(mixing.spread(tokens)[:, None], cache)[:, 0]
