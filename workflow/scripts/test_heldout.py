@@ -29,5 +29,6 @@ with job(snakemake.log[0], setting["label"]):
         source=Trained.of_records(snakemake.input.records),
         model=snakemake.input.model,
         precision=setting["precision"],
+        max_new_tokens=setting["max_new_tokens"],
         threads=snakemake.threads,
     )

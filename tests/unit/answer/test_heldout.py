@@ -66,6 +66,7 @@ def ask(here, folder, **settings):
         "source": source,
         "model": str(here / "model"),
         "precision": "float32",
+        "max_new_tokens": 32,
         "threads": 1,
     }
     heldout.test_heldout(**{**how, **settings})

@@ -122,7 +122,8 @@ class Answerer:
         self, cache: Cache, step: Tensor, max_new_tokens: int, ended: Callable[[list[int]], bool]
     ) -> list[list[int]]:
         """The tokens of each row, the first of which are these (B,), up to an end token (left out), `max_new_tokens`,
-        or where they have `ended`. Of short answers a few are long: when half of the rows have ended, they are let go.
+        or where they have `ended`. Of short answers a few are long: when a quarter of the rows have ended, they are let
+        go.
         """
         model = cast(decoder.Decoder, self.model)
         tokens: list[list[int]] = [[] for _ in range(len(step))]
@@ -138,7 +139,7 @@ class Answerer:
                         running.discard(row)
             if not running or i == max_new_tokens - 1:
                 break
-            if len(running) <= len(rows) // 2:
+            if 4 * len(running) <= 3 * len(rows):
                 left = [at for at, row in enumerate(rows) if row in running]
                 cache.take(left, cache.room)
                 self.active.take(left)

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NUMERICS = 1
-MAX_NEW_TOKENS, WITH_COT = 32, 128  # of an answer; with chain of thought
 MEASURES = [f"{measure}_{adapter}" for measure in ("nll", "exact") for adapter in ("bare", "own", "other")]
 MEASURES += [f"{measure}_{adapter}" for measure in ("f1", "hit") for adapter in ("bare", "own")]
 COLUMNS = ["type", "did", "pid", "kind", "question", "answer", *MEASURES, "answer_bare", "answer_own", "other"]
@@ -52,6 +51,7 @@ def test_heldout(
     source: Source,
     model: str,
     precision: str,
+    max_new_tokens: int,
     threads: int,
 ) -> None:
     """Ask about the passages of some rows of a table (of the type `kind`), without context, what their adapters were
@@ -59,10 +59,10 @@ def test_heldout(
     questions of a file, each with the adapters at some positions.
 
     Of each: the mean negative log-likelihood of the right answer (nats a token; of aliases the first one), whether
-    greedy decoding gives exactly it, and the greedy answer, with its F1 and whether it has the right one in it; with
-    the bare model, with the passage's own adapter (of a general question: the one that it is asked with), and, but for
-    the greedy answer, with that of another passage
-    (`others`: a position, or None). Writes a line a question and adapter (COLUMNS); what is finished is kept in
+    greedy decoding gives exactly it, and the greedy answer (at most `max_new_tokens`), with its F1 and whether it has
+    the right one in it; with the bare model, with the passage's own adapter (of a general question: the one that it is
+    asked with), and, but for the greedy answer, with that of another passage (`others`: a position, or None). Writes a
+    line a question and adapter (COLUMNS); what is finished is kept in
     `finished`. Raises LoraryError.
     """
     asked = list(_asked(kind, rows, others, heldout_pairs, written, prompter.with_cot))
@@ -74,8 +74,7 @@ def test_heldout(
             for own in adapters
         ]
     about = fingerprint(model)
-    most = WITH_COT if prompter.with_cot else MAX_NEW_TOKENS
-    settings = [NUMERICS, about["weights"], about["tokenizer"], sorted(end_tokens(model)), precision, most]
+    settings = [NUMERICS, about["weights"], about["tokenizer"], sorted(end_tokens(model)), precision, max_new_tokens]
     items, failures = [], []
     for question in asked:
         place = f"{layout.place(*question['own'])}, {question['kind']} question {question['question']}"
@@ -98,7 +97,7 @@ def test_heldout(
         with answerer(model, precision, threads, source, some) as ready:
             yield in_batches(
                 QUESTIONS_PER_BATCH,
-                lambda batch: _measure(ready, source, prompter, most, batch),
+                lambda batch: _measure(ready, source, prompter, max_new_tokens, batch),
                 "questions",
                 lambda item: "it does not fit into memory",
             )
@@ -207,11 +206,16 @@ def _asked(
         log.warning("%d passages have too few pairs to keep %d out of training: they keep fewer", fewer, heldout_pairs)
 
 
-def _measure(ready: "Answerer", source: Source, prompter: Prompter, most: int, items: list[Item]) -> list[list[Any]]:
+def _measure(
+    ready: "Answerer", source: Source, prompter: Prompter, max_new_tokens: int, items: list[Item]
+) -> list[list[Any]]:
     """nll, exact, and the greedy answer where it is wanted, of each."""
 
     def decode(tokens: list[int]) -> str:
         return prompter.tokenizer.decode(tokens, skip_special_tokens=True)
+
+    def over(tokens: list[int]) -> bool:
+        return ended(decode(tokens), prompter.with_cot)
 
     found: dict[str, list[Any]] = {}
     for answer in (True, False):
@@ -221,7 +225,7 @@ def _measure(ready: "Answerer", source: Source, prompter: Prompter, most: int, i
         sequences = [item.content["sequence"] for item in some]
         sets = [[source.load(item.content["adapter"])] if item.content["adapter"] else [] for item in some]
         if answer:
-            said = ready.likelihood_and_answer(sequences, sets, most, lambda t: ended(decode(t), prompter.with_cot))
+            said = ready.likelihood_and_answer(sequences, sets, max_new_tokens, over)
             of_each = [[round(nll, 4), int(exact), decode(tokens)] for nll, exact, tokens in said]
         else:
             of_each = [[round(nll, 4), int(exact), None] for nll, exact in ready.likelihood(sequences, sets)]

@@ -214,6 +214,7 @@ def _heldout_parts(encoding: Encoding, kind: Type, types: dict[str, list[int]]) 
             "written": written,
             "general": general if start == 0 else None,
             "sha256": [sha256(Path(file)) for file in files],
+            "max_new_tokens": how.max_new_tokens,
         }
         if general and start == 0:
             own = [position for adapters in general[1] for position in adapters]
