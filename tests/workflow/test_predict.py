@@ -113,6 +113,8 @@ def test_what_was_kept_out_of_training_is_asked_too(answered):
     assert kept.answer.to_dict() == {did: row["augment"][0]["aug_qa"][3]["answer"] for did, row in enumerate(rows)}
     knowledge = pd.read_csv(folder / "knowledge.tsv", sep="\t")
     assert (knowledge.pairs == 3).all()
+    trained = pd.concat(map(pd.read_parquet, answered.folder.glob("results/prompts/*/*.parquet")))
+    assert trained.groupby("did").size().to_dict() == {did: 3 if did == ALONE else 5 for did in range(ROWS)}
     said = "Held out, from the bare model to the own adapter: "
     assert said + "kept F1 " in answered.first
     assert said + "paraphrase F1 " in answered.second
