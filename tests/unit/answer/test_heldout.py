@@ -49,10 +49,13 @@ def here(tmp_path_factory):
     return folder
 
 
+def source_of(here):
+    return SimpleNamespace(digest=lambda p: f"of {p}", load=lambda p: load_adapter(str(here / f"{p[0]}{p[1]}")))
+
+
 def ask(here, folder, **settings):
     """heldout.tsv of a job that asks everything, and what it was asked with."""
     rows = dataset.load([here / "total.json"], -1, "aug")
-    source = SimpleNamespace(digest=lambda p: f"of {p}", load=lambda p: load_adapter(str(here / f"{p[0]}{p[1]}")))
     how = {
         "output": str(folder / "0-3.00000000.tsv"),
         "finished": str(folder / "0.jsonl"),
@@ -63,7 +66,7 @@ def ask(here, folder, **settings):
         "written": str(here / "written.json"),
         "general": (str(here / "general.json"), [[[0, 0], [0, 1]], [[1, 0], [1, 1]]]),
         "prompter": prompts.load_prompter(str(here / "model"), tiny.PROMPTS),
-        "source": source,
+        "source": source_of(here),
         "model": str(here / "model"),
         "precision": "float32",
         "max_new_tokens": 32,
@@ -146,12 +149,17 @@ def test_what_is_finished_is_not_asked_again(asked, here, tmp_path, monkeypatch)
     pd.testing.assert_frame_equal(again, first)
     assert len(measured) == len(journal) - 7
 
+    measured.clear()  # another adapter of a passage: its kept pair, its paraphrase and its general question
+    other = SimpleNamespace(digest=lambda p: f"of {p}" + (" anew" if p == (0, 1) else ""), load=source_of(here).load)
+    ask(here, tmp_path, source=other)
+    assert [item.content["adapter"] for item in measured] == [(0, 1)] * 3
+
     def refuse(*_):
         raise AssertionError("no model is needed")
 
     monkeypatch.setattr(heldout, "answerer", refuse)
     (tmp_path / "aliases.json").write_text(json.dumps([{**WRITTEN[0], "answer": ["flint", "x"]}]), encoding="utf-8")
-    ask(here, tmp_path, written=str(tmp_path / "aliases.json"), general=None)
+    ask(here, tmp_path, written=str(tmp_path / "aliases.json"), general=None, source=other)
 
 
 def test_a_question_that_cannot_be_asked_is_named(here, tmp_path):
