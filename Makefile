@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help env demo demo-documents test test-slurm test-all bench bench-answers bench-retrieval gpu-check faults lint format clean
+.PHONY: help env demo demo-documents test test-slurm test-all bench bench-answers bench-knowledge bench-retrieval gpu-check faults lint format clean
 
 help:
 	@echo "make demo    encode the demo's passages with SmolLM2-135M-Instruct, and answer its questions"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-all    both, and what takes longer: every bad input, every Slurm case, the campaign of faults in short"
 	@echo "make bench   measure training on this machine against the reference's way (a quarter of an hour)"
 	@echo "make bench-answers  measure answering against PEFT, one question after the other (some minutes)"
+	@echo "make bench-knowledge  measure which recipe knows most of its passages (minutes a recipe and seed)"
 	@echo "make bench-retrieval  measure the index of passages, up to a million of them (some minutes)"
 	@echo "make gpu-check   see whether all that is promised holds on this machine's GPUs (without any: on the processor)"
 	@echo "make faults  kill runs at 100 random moments, try all bad input, and see that nothing is lost (half an hour)"
@@ -55,6 +56,9 @@ bench: env
 
 bench-answers: env
 	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench_answers --cores all --resources gpu=1 --forcerun bench_answers
+
+bench-knowledge: env
+	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench_knowledge --cores all --resources gpu=1 --forcerun bench_knowledge
 
 bench-retrieval: env
 	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench_retrieval --cores 1 --forcerun bench_retrieval
