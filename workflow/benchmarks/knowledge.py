@@ -99,7 +99,7 @@ def _among(passages: list[dict[str, Any]], questions: list[dict[str, Any]], n: i
     with it in a question of the data, then those that follow in the data. The right one has each place in turn."""
     by_place = {(passage["did"], passage["pid"]): passage for passage in passages}
     different = list({passage["passage"]: passage for passage in passages}.values())
-    made = []
+    made: list[dict[str, Any]] = []
     for entry in questions:
         if entry["kind"] != "paraphrase" or (entry["did"], entry["pid"]) not in by_place:
             continue

@@ -19,6 +19,7 @@ from ..plan import layout
 from ..plan.methods import METHODS
 from ..train.records import read_record
 from . import augmentation, plots, together
+from .coverage import coverage
 from .labels import labels
 
 log = logging.getLogger(__name__)
@@ -124,9 +125,11 @@ def _with_other_types(run: ShownRun) -> ShownRun:
 
 def _describe(run: ShownRun) -> dict[str, Any]:
     about: dict[str, Any] = {"label": run.title, "folder": run.folder, "config": [], "versions": {}, "git": None}
+    about["coverage"] = None
     if Path(run.about).is_file():
         found = read_json(run.about)
         about |= {"config": found["config"], "versions": found["versions"], "git": found["git"]}
+        about["coverage"] = coverage(found)
     return about
 
 
