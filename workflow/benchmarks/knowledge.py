@@ -54,7 +54,8 @@ def bench_knowledge(config: dict[str, Any], files: list[str], seeds: list[int], 
     kept = {key: str(Path(value).resolve()) for key, value in config.items() if _is_path(key, value)}
     settings = {**config, **kept, "data_dir": "data", "dataset": DATASET, "augment_model": WRITER, "data_type": None}
     settings |= {"heldout_questions": QUESTIONS, "general_questions": kept.get("general_questions", "default")}
-    settings |= {"combine_adapters": [*TOGETHER], "passages_per_job": 512}  # mostly linked
+    settings |= {"inference_methods": [METHOD], "combine_adapters": [*TOGETHER]}
+    settings |= {"passages_per_job": 512}  # of which most are linked
     settings |= {"store_dir": "results/store", "export": None, "runs": list(_runs(config, passages, seeds))}
     (home / "bench.yaml").write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile"), "--directory", folder]
@@ -76,8 +77,8 @@ def _runs(config: dict[str, Any], passages: list[dict[str, Any]], seeds: list[in
         for name, recipe in RECIPES.items():
             epochs = max(1, int(config["num_train_epochs"] * steps["reference"] / steps[name]))
             shared = {**recipe, "seed": seed, "adapter_dir": f"results/seed_{seed}", "num_train_epochs": epochs}
-            yield {**shared, "inference_methods": ["icl", METHOD, "combine"]}
-            others = {"heldout_questions": None, "general_questions": None, "inference_methods": [METHOD]}
+            yield shared
+            others = {"heldout_questions": None, "general_questions": None}
             for n in AMONG:
                 yield {**shared, **others, "dataset": f"{DATASET}_{n}"}
 
