@@ -171,6 +171,31 @@ def test_a_question_that_cannot_be_asked_is_named(here, tmp_path):
         ask(here, tmp_path, prompter=prompter)
 
 
+def test_what_is_not_asked_any_more_is_withdrawn_and_what_other_calls_asked_stays(tmp_path):
+    """A type whose adapters have been trained again, now on what was kept out of them, and nothing is asked of it."""
+    table, summary = (str(tmp_path / f"{name}.tsv") for name in ("heldout", "heldout_summary"))
+    parts = tmp_path / ".lorary/types"
+
+    def gather(**jobs):
+        types = {kind: {"jobs": files, "part": str(parts / f"{kind}.heldout")} for kind, files in jobs.items()}
+        heldout.gather(types, str(tmp_path / "adapters"), table, summary)
+        return heldout.read(table)["type"].tolist()
+
+    jobs = {}
+    for kind in ("a", "b", "c"):
+        (tmp_path / "adapters" / kind).mkdir(parents=True)
+        line = {"type": kind, "did": 0, "pid": 0, "kind": "kept", "question": "q", "f1_bare": 0, "f1_own": 1}
+        jobs[kind] = [str(tmp_path / f"{kind}.tsv")]
+        pd.DataFrame([line]).reindex(columns=heldout.COLUMNS).to_csv(jobs[kind][0], sep="\t", index=False)
+    assert gather(a=jobs["a"], b=jobs["b"]) == ["a", "b"]
+    assert gather(c=jobs["c"]) == ["a", "b", "c"]
+    assert gather(a=[], c=jobs["c"]) == ["b", "c"]
+    assert gather(b=[]) == ["c"]
+    assert gather(c=[]) == []
+    assert (tmp_path / "heldout.tsv").read_text(encoding="utf-8").rstrip("\n").split("\t") == heldout.COLUMNS
+    assert list(parts.iterdir()) == []
+
+
 def lines(kind, values, questions=1):
     """Of a heldout table: (bare, own) F1 of each question of each passage."""
     return [

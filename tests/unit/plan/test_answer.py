@@ -305,6 +305,19 @@ def test_where_nothing_is_held_out_nothing_is_asked():
     assert predict.heldout == []
 
 
+def test_where_nothing_is_held_out_any_more_what_was_is_withdrawn():
+    folder = f"results/predictions/{RUN}"
+    tiny.Path(folder).mkdir(parents=True)
+    tiny.Path(f"{folder}/heldout.tsv").touch()
+    _, predict = make()
+    (gathered,) = predict.heldout
+    assert gathered.jobs == gathered.result.inputs["parts"] == gathered.result.outputs["parts"] == []
+    part = f"{folder}/.lorary/types/total.heldout"
+    assert gathered.result.params["types"] == {"total": {"jobs": [], "part": part}}
+    _, predict = make(inference_methods=[])  # nothing is made of what there is
+    assert predict.heldout == []
+
+
 def test_a_job_asks_of_its_passages_and_has_the_records_of_their_adapters(monkeypatch):
     monkeypatch.setattr(answer, "PASSAGES_PER_JOB", 2)
     write_questions((0, 1), (2, 0), (2, 0))
@@ -351,6 +364,10 @@ def test_what_is_asked_of_a_type_is_beside_the_others():
     (gathered,) = predict.heldout
     assert [(job.params["type"], job.resources.passages) for job in gathered.jobs] == [("a", 4), ("b", 1 + 4)]
     assert list(gathered.result.params["types"]) == ["a", "b"]
+    _, predict = make(heldout_questions="mine.json")
+    (gathered,) = predict.heldout
+    assert {kind: len(about["jobs"]) for kind, about in gathered.result.params["types"].items()} == {"a": 0, "b": 1}
+    assert [tiny.Path(part).name for part in gathered.result.outputs["parts"]] == ["b.heldout"]
     _, predict = make(heldout_questions="mine.json", data_type="a")  # a call for one type
     assert predict.heldout == []
     write_questions((2, 0), type="b")

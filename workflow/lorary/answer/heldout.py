@@ -118,19 +118,26 @@ def test_heldout(
 
 
 def gather(types: dict[str, dict[str, Any]], folder: str, output: str, summary: str) -> None:
-    """One heldout.tsv out of the tables of the jobs of each type of this call (`jobs`, gathered in `part`), and of what
-    earlier calls have said of other types whose adapters are still there, in `folder`; and its `summary`. Raises
-    LoraryError."""
+    """One heldout.tsv out of the tables of the jobs of each type of this call (`jobs`, gathered in `part`; where there
+    are none, nothing is asked of it any more), and of what earlier calls have said of other types whose adapters are
+    still there, in `folder`; and its `summary`. Raises LoraryError."""
     for kind in types.values():
         Path(kind["part"]).parent.mkdir(parents=True, exist_ok=True)
-        join([Path(job) for job in kind["jobs"]], kind["part"])
+        if kind["jobs"]:
+            join([Path(job) for job in kind["jobs"]], kind["part"])
+        else:
+            Path(kind["part"]).unlink(missing_ok=True)
 
     def look() -> list[tuple[Path, int]]:
         there = layout.types_there(output, layout.HELDOUT, folder).values()
         return [(path, path.stat().st_mtime_ns) for path in there]
 
     def write(seen: list[tuple[Path, int]]) -> None:
-        join([path for path, _ in seen], output)
+        if seen:
+            join([path for path, _ in seen], output)
+        else:
+            with written_whole(output) as temporary:
+                temporary.write_text("\t".join(COLUMNS) + "\n", encoding="utf-8")
         with written_whole(summary) as temporary:
             summarize(read(output)).to_csv(temporary, sep="\t", index=False, float_format="%.4f")
 

@@ -157,14 +157,14 @@ def _knowledge_parts(encoding: Encoding, kind: Type) -> Iterator[Job]:
 
 
 def _heldout(encoding: Encoding, by_run: dict[RunFolder, list[Type]]) -> Iterator[Gathered]:
-    """heldout.tsv and its summary of each run of which something is asked that was not trained on, and the jobs that
-    ask it. Raises LoraryError where a question is about a passage that is not there."""
+    """heldout.tsv and its summary of each run of which something is asked that was not trained on, or was by an earlier
+    call, whose figures are then withdrawn; and the jobs that ask it. Raises LoraryError where a question is about a
+    passage that is not there."""
     number = 0
     for run, kinds in by_run.items():
         types = {kind.folder.kind: kind.asked_counts for kind in kinds}
         jobs = {kind.folder.kind: list(_heldout_parts(encoding, kind, types)) for kind in kinds}
-        jobs = {kind: parts for kind, parts in jobs.items() if parts}
-        if not jobs:
+        if not any(jobs.values()) and not (kinds and Path(run.learnt("heldout")).is_file()):
             continue
         parts = {kind: run.learnt_part(kind, layout.HELDOUT) for kind in jobs}
         answers = {kind: [job.outputs["answers"] for job in some] for kind, some in jobs.items()}
@@ -177,7 +177,7 @@ def _heldout(encoding: Encoding, by_run: dict[RunFolder, list[Type]]) -> Iterato
             outputs={
                 "table": run.learnt("heldout"),
                 "summary": run.learnt("heldout_summary"),
-                "parts": list(parts.values()),
+                "parts": [parts[kind] for kind, files in answers.items() if files],
             },
             params={
                 "folder": run.path,
