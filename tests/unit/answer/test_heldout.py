@@ -16,7 +16,7 @@ import tiny
 from lorary.adapters.files import init_base_weight
 from lorary.adapters.lora import load_adapter
 from lorary.answer import heldout
-from lorary.answer.score import cut, holds, score
+from lorary.answer.score import cut, first_line, holds, score
 from lorary.base import fetch
 from lorary.core.errors import LoraryError
 from lorary.data import prompts
@@ -130,10 +130,10 @@ def test_figures_are_those_of_a_plain_loop(asked, here):
             prompt = torch.tensor([ids[:begin]])
             mask, settings = torch.ones_like(prompt), {"do_sample": False, "max_new_tokens": 32, "pad_token_id": 0}
             given = theirs.generate(input_ids=prompt, attention_mask=mask, **settings)
-            text = cut(prompter.tokenizer.decode(given[0, begin:], skip_special_tokens=True), False)
-            assert line[f"answer_{which}"] == " ".join(text.split())
-            assert line[f"hit_{which}"] == holds(text, answers)
-            assert line[f"f1_{which}"] == pytest.approx(score(text, answers)["f1"], abs=1e-4)
+            text = prompter.tokenizer.decode(given[0, begin:], skip_special_tokens=True)
+            assert line[f"answer_{which}"] == " ".join(first_line(text, False).split())
+            assert line[f"hit_{which}"] == holds(first_line(text, False), answers)
+            assert line[f"f1_{which}"] == pytest.approx(score(cut(text, False), answers)["f1"], abs=1e-4)
 
 
 def test_what_is_finished_is_not_asked_again(asked, here, tmp_path, monkeypatch):
@@ -160,6 +160,24 @@ def test_what_is_finished_is_not_asked_again(asked, here, tmp_path, monkeypatch)
     monkeypatch.setattr(heldout, "answerer", refuse)
     (tmp_path / "aliases.json").write_text(json.dumps([{**WRITTEN[0], "answer": ["flint", "x"]}]), encoding="utf-8")
     ask(here, tmp_path, written=str(tmp_path / "aliases.json"), general=None, source=other)
+
+
+def test_a_right_answer_counts_wherever_it_is_in_the_sentence(here, tmp_path, monkeypatch):
+    said = "The Eiffel Tower is in Paris, of amber. That is all.\nflint"
+    heard = []
+
+    def measure(ready, source, prompter, max_new_tokens, items):
+        heard.extend(items)
+        return [[1.0, 0, said if item.content["answer"] else None] for item in items]
+
+    monkeypatch.setattr(heldout, "_measure", measure)
+    table, *_ = ask(here, tmp_path, heldout_pairs=0)
+    assert table[table.answer == "amber"].hit_bare.tolist() == [1, 1]
+    assert table[table.kind == "paraphrase"].hit_own.tolist() == [0]  # which is on another line
+    assert table[table.answer == "amber"].f1_bare.tolist() == [0, 0]
+    assert table.answer_bare.unique().tolist() == [said.partition("\n")[0]]
+    asked = [item.content["sequence"] for item in heard if item.content["adapter"] is None]
+    assert len(asked) == 2 + 2  # each question once, whosever adapters it is asked with too
 
 
 def test_a_question_that_cannot_be_asked_is_named(here, tmp_path):

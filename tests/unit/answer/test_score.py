@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorary.answer.score import cut, ended, holds, normalise, score
+from lorary.answer.score import cut, ended, first_line, holds, normalise, score
 
 
 @pytest.mark.parametrize(
@@ -22,15 +22,28 @@ def test_what_is_scored(text, with_cot, prediction):
     assert cut(text, with_cot) == prediction
 
 
+@pytest.mark.parametrize(
+    ("text", "with_cot", "line"),
+    [
+        ("\n The Tower is in Paris, France. It is old.\nWho?", False, "The Tower is in Paris, France. It is old."),
+        ("Rome\nSo the answer is Paris, France.\n\nthe answer is Rome", True, "Paris, France."),
+        ("Rome, Italy\nOslo", True, "Rome, Italy"),
+        ("", False, ""),
+    ],
+)
+def test_an_answer_is_looked_for_in_the_first_line(text, with_cot, line):
+    assert first_line(text, with_cot) == line
+
+
 @pytest.mark.parametrize("with_cot", [False, True])
 @pytest.mark.parametrize(
-    "text",
-    ["\n\nParis\nand so on", " Paris. So the answer is Rome, the answer is Oslo. ", "Paris", "the answer is ", "."],
+    ("text", "lines"),
+    [("\n\nParis, he said.\nand so on", 1), ("He.\nSo the answer is Rome, the answer is Oslo.\n ", 2), ("a, b.", 0)],
 )
-def test_nothing_that_follows_what_has_ended_is_scored(text, with_cot):
+def test_nothing_that_follows_what_has_ended_is_scored(text, lines, with_cot):
     ends = [i for i in range(len(text) + 1) if ended(text[:i], with_cot)]
-    assert all(cut(text[:i], with_cot) == cut(text, with_cot) for i in ends)
-    assert bool(ends) == (("Oslo" in text) if with_cot else text.strip() not in ("Paris", "the answer is"))
+    assert all(first_line(text[:i], with_cot) == first_line(text, with_cot) for i in ends)
+    assert bool(ends) == (lines > int(with_cot))
 
 
 def test_normalised_answers():

@@ -21,7 +21,7 @@ from ..data.prompts import Prompter
 from ..plan import layout
 from ..train.index import join
 from .predict import QUESTIONS_PER_BATCH, answerer
-from .score import cut, ended, holds, score
+from .score import cut, ended, first_line, holds, score
 from .source import Source
 from .tables import bootstrap
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NUMERICS = 1
+NUMERICS = 2
 MEASURES = [f"{measure}_{adapter}" for measure in ("nll", "exact") for adapter in ("bare", "own", "other")]
 MEASURES += [f"{measure}_{adapter}" for measure in ("f1", "hit") for adapter in ("bare", "own")]
 COLUMNS = ["type", "did", "pid", "kind", "question", "answer", *MEASURES, "answer_bare", "answer_own", "other"]
@@ -59,11 +59,11 @@ def test_heldout(
     questions of a file, each with the adapters at some positions.
 
     Of each: the mean negative log-likelihood of the right answer (nats a token; of aliases the first one), whether
-    greedy decoding gives exactly it, and the greedy answer (at most `max_new_tokens`), with its F1 and whether it has
-    the right one in it; with the bare model, with the passage's own adapter (of a general question: the one that it is
-    asked with), and, but for the greedy answer, with that of another passage (`others`: a position, or None). Writes a
-    line a question and adapter (COLUMNS); what is finished is kept in
-    `finished`. Raises LoraryError.
+    greedy decoding gives exactly it, and the greedy answer (at most `max_new_tokens`, its first line), with the F1 of
+    what is scored of it, and whether it has the right one anywhere in it (hit); with the bare model, with the passage's
+    own adapter (of a general question: the one that it is asked with), and, but for the greedy answer, with that of
+    another passage (`others`: a position, or None). Writes a line a question and adapter (COLUMNS); what is finished is
+    kept in `finished`. Raises LoraryError.
     """
     asked = list(_asked(kind, rows, others, heldout_pairs, written, prompter.with_cot))
     if general:
@@ -106,9 +106,9 @@ def test_heldout(
     for (which, question, _), (nll, exact, text) in zip(items, found, strict=True):
         question |= {f"nll_{which}": nll, f"exact_{which}": exact}
         if text is not None:
-            scored = cut(text, prompter.with_cot)
-            f1, hit = score(scored, question["answers"])["f1"], holds(scored, question["answers"])
-            question |= {f"answer_{which}": scored, f"f1_{which}": round(f1, 4), f"hit_{which}": int(hit)}
+            line = first_line(text, prompter.with_cot)
+            f1, hit = score(cut(text, prompter.with_cot), question["answers"])["f1"], holds(line, question["answers"])
+            question |= {f"answer_{which}": line, f"f1_{which}": round(f1, 4), f"hit_{which}": int(hit)}
     for former in layout.superseded(output):
         former.unlink(missing_ok=True)
     with written_whole(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

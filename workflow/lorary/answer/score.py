@@ -5,25 +5,30 @@ import string
 from collections import Counter
 
 ANSWER_MARK = "the answer is"
-STOPS = ".\n,"
+STOPS = ".,"
 # Half of such an answer is not half right.
 ALL_OR_NOTHING = {"yes", "no", "noanswer"}
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def cut(text: str, with_cot: bool) -> str:
-    """The part of a generated text that is scored: up to the first full stop, newline or comma, and with chain of
-    thought only what follows "the answer is", where that is said."""
+    """The part of a generated text that is scored: of its `first_line` what comes before a full stop or comma."""
+    return re.split(f"[{STOPS}]", first_line(text, with_cot), maxsplit=1)[0].strip()
+
+
+def first_line(text: str, with_cot: bool) -> str:
+    """A generated text up to the first newline; with chain of thought only what follows "the answer is", where that is
+    said."""
     if with_cot and ANSWER_MARK in text:
         text = text.partition(ANSWER_MARK)[2]
-    return re.split(f"[{STOPS}]", text.strip(), maxsplit=1)[0].strip()
+    return text.strip().partition("\n")[0].strip()
 
 
 def ended(text: str, with_cot: bool) -> bool:
-    """Whether what follows a text changes nothing of what is scored of it."""
+    """Whether what follows a text changes nothing of its `first_line`."""
     if with_cot:
         text = text.partition(ANSWER_MARK)[2]
-    return any(stop in text.strip() for stop in STOPS)
+    return "\n" in text.lstrip()
 
 
 def score(prediction: str, answers: list[str]) -> dict[str, float]:
