@@ -84,33 +84,33 @@ def test_faults_of_general_questions_and_of_a_file_that_is_not_there(tmp_path):
         heldout.read_general(str(tmp_path / "none.json"))
 
 
-def asked(path, entries, types, kind, complete=True, sampled=False):
-    return heldout.of_type(write(path, entries), kind, types, complete, sampled)
+def asked(path, entries, kind, counts, types=("total",), sampled=False):
+    return heldout.of_type(write(path, entries), kind, counts, list(types), sampled)
 
 
 def test_questions_are_asked_of_the_passages_that_they_name(tmp_path):
     path = tmp_path / "mine.json"
     both = [GOOD, GOOD, {**GOOD, "did": 2, "pid": 0}]
-    assert asked(path, both, {"total": [2, 1, 1]}, "total") == {(0, 1): 2, (2, 0): 1}
+    assert asked(path, both, "total", [2, 1, 1]) == {(0, 1): 2, (2, 0): 1}
     typed = [{**GOOD, "type": "a"}, {**GOOD, "type": "b", "pid": 0}]
-    assert asked(path, typed, {"a": [2], "b": [1]}, "b") == {(0, 0): 1}
-    assert asked(path, typed, {"a": [2]}, "a", complete=False) == {(0, 1): 1}  # a call for one of the types
-    assert asked(path, both, {"total": [2, 1]}, "total", sampled=True) == {(0, 1): 2}  # which ends before the third
+    assert asked(path, typed, "b", [1], "ab") == {(0, 0): 1}
+    assert asked(path, typed, "a", [2], "ab") == {(0, 1): 1}
+    assert asked(path, both, "total", [2, 1], sampled=True) == {(0, 1): 2}  # which ends before the third
 
 
 @pytest.mark.parametrize(
-    ("entry", "types", "fault"),
+    ("entry", "kind", "counts", "types", "fault"),
     [
-        ({"did": 3}, {"total": [2, 2, 2]}, "entry 1, did: total has no question 3; its last one is 2"),
-        ({"pid": 2}, {"total": [2]}, "entry 1, pid: question 0 of total has no passage 2; its last one is 1"),
-        ({}, {"a": [2], "b": [2]}, "entry 1, type: missing, and the run has the types a, b"),
-        ({"type": "c"}, {"a": [2], "b": [2]}, "entry 1, type: there is no c; there is a, b"),
+        ({"did": 3}, "total", [2, 2, 2], ["total"], "did: total has no question 3; its last one is 2"),
+        ({"pid": 2}, "total", [2], ["total"], "pid: question 0 of total has no passage 2; its last one is 1"),
+        ({"type": None}, "a", [2], ["a", "b"], "type: missing, and the data have the types a, b"),
+        ({"type": "c"}, "a", [2], ["a", "b"], "type: there is no c; there is a, b"),
     ],
 )
-def test_a_question_about_what_is_not_there_is_refused(tmp_path, entry, types, fault):
-    kind = next(iter(types))
-    with pytest.raises(LoraryError, match=f"(?s)mine.json asks about what is not there:.*{re.escape(fault)}"):
-        asked(tmp_path / "mine.json", [{**GOOD, "type": kind}, {**GOOD, **entry}], types, kind)
+def test_a_question_about_what_is_not_there_is_refused(tmp_path, entry, kind, counts, types, fault):
+    about = {key: value for key, value in {**GOOD, "type": kind, **entry}.items() if value is not None}
+    with pytest.raises(LoraryError, match=f"(?s)mine.json asks about what is not there:.*entry 1, {re.escape(fault)}"):
+        asked(tmp_path / "mine.json", [{**GOOD, "type": kind}, about], kind, counts, types)
 
 
 def test_what_comes_with_the_project():
@@ -121,7 +121,7 @@ def test_what_comes_with_the_project():
     rows = json.loads(tiny.DEMO.read_text(encoding="utf-8"))
     written = heldout.read_written(str(DEMO))
     assert all(cut(answer, False) == answer for entry in [*general, *written] for answer in entry["answers"])
-    heldout.of_type(str(DEMO), "total", {"total": [len(row["augment"]) for row in rows]}, True, False)
+    heldout.of_type(str(DEMO), "total", [len(row["augment"]) for row in rows], ["total"], False)
     pairs = {(d, p): a[f"{tiny.DEMO.parent.name}_qa"] for d, r in enumerate(rows) for p, a in enumerate(r["augment"])}
     used = {row["question"] for row in rows} | {pair["question"] for some in pairs.values() for pair in some}
     assert not used & {entry["question"] for entry in written}

@@ -375,6 +375,19 @@ def test_what_is_asked_of_a_type_is_beside_the_others():
         make(heldout_questions="mine.json")
 
 
+def test_the_types_of_the_data_decide_and_not_those_of_the_call():
+    """A question without a type is of none of several, and one of a type that is misspelt of no passage at all."""
+    for kind in ("a", "b", "total"):
+        write([1], kind=kind)
+    write_questions((0, 0))
+    for kind in ("a", "b"):
+        with pytest.raises(LoraryError, match="entry 0, type: missing, and the data have the types a, b, total"):
+            make(heldout_questions="mine.json", data_type=kind)
+    write_questions((0, 0), type="aa")
+    with pytest.raises(LoraryError, match="entry 0, type: there is no aa; there is a, b, total"):
+        make(heldout_questions="mine.json", data_type="a")
+
+
 def test_other_questions_are_another_file_of_answers():
     write_questions((0, 0))
     settings = {"heldout_questions": "mine.json", "general_questions": "general.json"}

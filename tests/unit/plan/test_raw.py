@@ -253,6 +253,7 @@ def test_a_data_type_leaves_the_names_of_the_others():
         one = make(**DOCUMENTS, questions="questions.json", data_type=kind)
         assert set(names(one, "augmented_data")) < set(names(every, "augmented_data"))
         assert set(names(one)) < set(names(every))
+        assert one.types[0].of_data == ["documents", "questions"]
 
 
 # What is brought changes.

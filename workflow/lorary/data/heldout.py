@@ -48,20 +48,19 @@ def read_general(path: str) -> list[dict[str, Any]]:
     return [{"question": entry["question"], "answers": _answers(entry)} for entry in entries]
 
 
-def of_type(path: str, kind: str, types: dict[str, list[int]], complete: bool, sampled: bool) -> dict[Position, int]:
+def of_type(path: str, kind: str, counts: list[int], types: list[str], sampled: bool) -> dict[Position, int]:
     """How many of the written questions are asked of each passage of a type, by (did, pid).
 
-    `types`: the run's, each with the number of passages of its questions; `complete`: whether these are all types of
-    the data, so that there is no other; `sampled`: whether the questions of this type may go on after the last one.
-    Raises LoraryError that names each question of what is not there.
+    `counts`: passages of each question of the type; `types`: all types of the data, whichever of them are asked for;
+    `sampled`: whether the questions of this type may go on after the last one. Raises LoraryError that names each
+    question of what is not there.
     """
-    counts, asked, faults = types[kind], dict[Position, int](), []
-    written = read_written(path)
-    for i, entry in enumerate(written):
+    asked, faults = dict[Position, int](), []
+    for i, entry in enumerate(read_written(path)):
         did, pid, named = entry["did"], entry["pid"], entry["type"]
         if named is None and len(types) > 1:
-            faults.append(f"entry {i}, type: missing, and the run has the types {', '.join(types)}")
-        elif named not in (None, *types) and complete:
+            faults.append(f"entry {i}, type: missing, and the data have the types {', '.join(types)}")
+        elif named not in (None, *types):
             faults.append(f"entry {i}, type: there is no {named}; there is {', '.join(types)}")
         elif named not in (None, kind) or (did >= len(counts) and sampled):
             continue

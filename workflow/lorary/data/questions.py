@@ -22,6 +22,31 @@ def type_files(folder: Path, data_type: str | None) -> dict[str, list[Path]]:
     each type but total, and total is merged from all files. Raises LoraryError where the folder does not hold what
     `data_type` asks for.
     """
+    files = _files(folder)
+    if data_type is not None and data_type not in files:
+        raise LoraryError(f"{folder}: data_type {data_type} is not here; there is {', '.join(files)}.")
+    if len(files) == 1:
+        if "total" not in files:
+            raise LoraryError(
+                f"{folder}: a folder with one file holds total.json, but this one holds {min(files)}.json."
+            )
+        return {"total": [files["total"]]}
+    if data_type in (None, "total") and "total" in files:
+        _refuse_copies(folder, files, data_type)
+    if data_type == "total":
+        return {"total": [files["total"], *(path for name, path in files.items() if name != "total")]}
+    if data_type is not None:
+        return {data_type: [files[data_type]]}
+    return {name: [path] for name, path in files.items() if name != "total"}
+
+
+def type_names(folder: Path) -> list[str]:
+    """All types that a data_type may name there. Raises LoraryError."""
+    return list(_files(folder))
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """By name, sorted."""
     if not folder.is_dir():
         raise LoraryError(
             f"{folder}: no such data folder. Augmented data lies in <data_dir>/<dataset>/<augment_model>/<type>.json:"
@@ -39,21 +64,7 @@ def type_files(folder: Path, data_type: str | None) -> dict[str, list[Path]]:
         )
     if not files:
         raise LoraryError(f"{folder}: there is no .json file in this data folder.")
-    if data_type is not None and data_type not in files:
-        raise LoraryError(f"{folder}: data_type {data_type} is not here; there is {', '.join(files)}.")
-    if len(files) == 1:
-        if "total" not in files:
-            raise LoraryError(
-                f"{folder}: a folder with one file holds total.json, but this one holds {min(files)}.json."
-            )
-        return {"total": [files["total"]]}
-    if data_type in (None, "total") and "total" in files:
-        _refuse_copies(folder, files, data_type)
-    if data_type == "total":
-        return {"total": [files["total"], *(path for name, path in files.items() if name != "total")]}
-    if data_type is not None:
-        return {data_type: [files[data_type]]}
-    return {name: [path] for name, path in files.items() if name != "total"}
+    return files
 
 
 def _refuse_copies(folder: Path, files: dict[str, Path], data_type: str | None) -> None:

@@ -162,8 +162,7 @@ def _heldout(encoding: Encoding, by_run: dict[RunFolder, list[Type]]) -> Iterato
     passage that is not there."""
     number = 0
     for run, kinds in by_run.items():
-        types = {kind.folder.kind: kind.asked_counts for kind in kinds}
-        jobs = {kind.folder.kind: list(_heldout_parts(encoding, kind, types)) for kind in kinds}
+        jobs = {kind.folder.kind: list(_heldout_parts(encoding, kind)) for kind in kinds}
         if not any(jobs.values()) and not (kinds and Path(run.learnt("heldout")).is_file()):
             continue
         parts = {kind: run.learnt_part(kind, layout.HELDOUT) for kind in jobs}
@@ -188,13 +187,12 @@ def _heldout(encoding: Encoding, by_run: dict[RunFolder, list[Type]]) -> Iterato
         number += 1
 
 
-def _heldout_parts(encoding: Encoding, kind: Type, types: dict[str, list[int]]) -> Iterator[Job]:
+def _heldout_parts(encoding: Encoding, kind: Type) -> Iterator[Job]:
     counts, how, data = kind.asked_counts, kind.asked.answers, kind.asked.data
     kept, written = kind.asked.prompts.heldout_pairs, how.heldout_questions
     asked: dict[Position, int] = {}
     if written:
-        sampled = data.sample == len(counts)
-        asked = heldout.of_type(written, kind.folder.kind, types, data.data_type is None, sampled)
+        asked = heldout.of_type(written, kind.folder.kind, counts, kind.of_data, data.sample == len(counts))
     positions = [(did, pid) for did, n in enumerate(counts) for pid in range(n)]
     numbers = {position: i for i, position in enumerate(positions)}
     path = how.general_questions

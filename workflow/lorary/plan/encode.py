@@ -68,6 +68,7 @@ class Type:
     asked_counts: list[int]
     exporting: list[Answers]  # of the runs that export something of it
     questions: bool  # whether there are any to be answered
+    of_data: list[str]  # all types of the data, this one among them
 
     @property
     def passages(self) -> int:
@@ -126,6 +127,7 @@ def make(runs: list[Run]) -> Encoding:
             asked_counts=asked.counts,
             exporting=[other.run.answers for other in parts if other.run.answers.export],
             questions=part.data.questions,
+            of_data=part.data.types,
         )
         types.append(kind)
         by_run.setdefault(part.folder.run, []).append((kind, part))
@@ -289,9 +291,10 @@ def _augmented(run: Run) -> dict[str, Augmented]:
     """The types of a run whose source is augmented data."""
     data = run.data
     root = data.projector_data_dir if data.projector else data.data_dir
-    types = questions.type_files(Path(root) / data.dataset / data.augment_model, data.data_type)
+    folder = Path(root) / data.dataset / data.augment_model
+    types, names = questions.type_files(folder, data.data_type), questions.type_names(folder)
     how = data.sample, data.augment_model, data.lenient_answers, run.prompts.heldout_pairs
-    return {kind: Augmented(files, *rows.outline(files, *how)) for kind, files in types.items()}
+    return {kind: Augmented(files, *rows.outline(files, *how), names) for kind, files in types.items()}
 
 
 def _check_paths(run: Run) -> None:

@@ -38,7 +38,8 @@ class Augmented:
 
     files: list[Path]
     counts: list[int]
-    questions: bool = True
+    questions: bool
+    types: list[str]  # all of the data, whichever of them the run is for
     jobs: list[Job] = field(default_factory=list)  # that make the files
 
 
@@ -60,12 +61,7 @@ def types(run: Run) -> dict[str, Augmented]:
         found = {"total": next(iter(found.values()))}
     if run.data.data_type not in (None, *found):
         raise LoraryError(f"data_type: there is no {run.data.data_type}; there is {', '.join(found)}.")
-    labels = [brought.table.label for brought in found.values()]
-    augmented: dict[str, Augmented] = {}
-    for kind, brought in found.items():
-        if run.data.data_type in (None, kind):
-            augmented[kind] = _augmented(run, kind, brought, labels)
-    return augmented
+    return {kind: _augmented(run, kind, found) for kind in found if run.data.data_type in (None, kind)}
 
 
 def _passages(run: Run) -> Brought:
@@ -120,10 +116,11 @@ def _questions(run: Run, among: Brought | None) -> dict[str, Brought]:
     return found
 
 
-def _augmented(run: Run, kind: str, brought: Brought, tables_: list[str]) -> Augmented:
-    """The jobs that augment a type, and the one that puts together what they have made. `tables_`: of all types of the
-    run, whose augmented data lie in one folder."""
-    how, passages = run.augmenting, sum(brought.counts)
+def _augmented(run: Run, kind: str, types: dict[str, Brought]) -> Augmented:
+    """The jobs that augment a type of these, whose augmented data lie in one folder, and the one that puts together
+    what they have made."""
+    how, brought = run.augmenting, types[kind]
+    passages = sum(brought.counts)
     model = augment_model(run) if how.augment_with == "local" else None
     wording = _there("augment_prompts", how.augment_prompts or layout.one_spelling(str(layout.AUGMENT_PROMPTS)))
     decides: dict[str, Any] = {
@@ -163,7 +160,8 @@ def _augmented(run: Run, kind: str, brought: Brought, tables_: list[str]) -> Aug
         layout.AUGMENT_PART.format(part=name, start=start, stop=min(start + size, passages) - 1)
         for start in range(0, passages, size)
     ]
-    whole = layout.augmented_name(run, kind, {**decides, "tables": tables_})
+    labels = [other.table.label for other in types.values()]
+    whole = layout.augmented_name(run, kind, {**decides, "tables": labels})
     gather = Job(
         "augmented_data",
         whole,
@@ -175,6 +173,7 @@ def _augmented(run: Run, kind: str, brought: Brought, tables_: list[str]) -> Aug
         [Path(gather.outputs["data"])],
         brought.counts,
         brought.questions,
+        list(types),
         [*brought.before, brought.table, job, gather],
     )
 
