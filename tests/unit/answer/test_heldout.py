@@ -212,6 +212,7 @@ def test_what_is_not_asked_any_more_is_withdrawn_and_what_other_calls_asked_stay
     assert gather(c=[]) == []
     assert (tmp_path / "heldout.tsv").read_text(encoding="utf-8").rstrip("\n").split("\t") == heldout.COLUMNS
     assert list(parts.iterdir()) == []
+    assert (tmp_path / "heldout_summary.tsv").read_text(encoding="utf-8") == "\t".join(heldout.SUMMARY) + "\n"
 
 
 def lines(kind, values, questions=1):
@@ -238,3 +239,4 @@ def test_the_summary_has_means_and_intervals_over_passages():
     found = summary.loc["paraphrase", ["f1_own", "f1_own_low", "f1_own_high"]].tolist()
     assert found == pytest.approx([share, share - half, share + half], abs=0.02)
     assert summary["nll_other"].isna().all()
+    assert ["kind", *summary] == heldout.SUMMARY

@@ -1,5 +1,6 @@
 """The summary page of what is there: which adapters are named, and what is left out."""
 
+import json
 import math
 from pathlib import Path
 
@@ -102,6 +103,34 @@ def test_what_was_held_out_comes_first_or_it_is_said_that_nothing_was(tmp_path, 
     assert "with an adapter (60 % to 60 %)" in text
     assert "(3 questions, 3 passages)" in text
     assert '<td>general</td><td>right answers, in whatever words</td><td class="n"><b>-20.0</b>' in text
+
+
+def test_passages_with_too_few_pairs_to_keep_out_are_counted(tmp_path, monkeypatch):
+    """heldout_pairs is set, and nothing or not all that it asks for could be kept out."""
+    monkeypatch.chdir(tmp_path)
+    line = {**dict.fromkeys(COLUMNS, 1), "path": "x", "losses": "2.5"}
+    pd.DataFrame([line]).to_csv("0.tsv", sep="\t", index=False)
+    learnt(*[(0.01, 0.5, 0.01, 0.0, 0.0)] * 3).to_csv("knowledge.tsv", sep="\t", index=False)
+    about = {"config": [{"heldout_pairs": 2}], "versions": {}, "git": None, "tables": {"total": "none"}}
+    Path("run.json").write_text(json.dumps(about), encoding="utf-8")
+    run = page.ShownRun("m", "adapters/m", "run.json", ["0.tsv"], "knowledge.tsv", [], "answers", "heldout.tsv")
+
+    def shown(*kept):
+        about = {"type": "total", "pid": 0, "kind": "kept", "question": "q", "f1_bare": 0.0, "f1_own": 1.0}
+        lines = pd.DataFrame([{**about, "did": did} for did in kept])
+        lines.reindex(columns=heldout.COLUMNS).to_csv("heldout.tsv", sep="\t", index=False)
+        page.build([run], [])
+        return Path(layout.REPORT).read_text(encoding="utf-8")
+
+    lacking = "passages kept fewer pairs out of training than heldout_pairs asks for"
+    text = shown()
+    assert f"3 of 3 {lacking}" in text
+    assert "was not measured" in text
+    assert "heldout_pairs keeps some pairs" not in text  # which is set
+    text = shown(0, 0, 1)
+    assert f"2 of 3 {lacking}" in text
+    assert "was not measured" not in text
+    assert lacking not in shown(0, 0, 1, 1, 2, 2)
 
 
 def test_the_same_plots_have_the_same_bytes(tmp_path):

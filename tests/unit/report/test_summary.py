@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lorary.plan import layout
-from lorary.report.summary import COLUMNS, summarize
+from lorary.report.summary import COLUMNS, summarize, summarize_heldout
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +115,15 @@ def test_a_table_that_cannot_be_written_does_not_hide_the_summary(leave, tmp_pat
     told = summarize(outcomes, 100, 0)
     assert "reason 0" in told
     assert "failed.tsv could not be written" in told
+
+
+def test_of_what_was_held_out_a_line_is_told_where_there_is_any():
+    columns = ["kind", "questions", "f1_bare", "f1_own", "hit_bare", "hit_own"]
+    lines = [
+        dict(zip(columns, line, strict=True)) for line in (("kept", 3, 0, 0.5, 0, 1), ("general", 9, 0, 0, 1, 0.25))
+    ]
+    pd.DataFrame(lines, columns=columns).to_csv("some.tsv", sep="\t", index=False)
+    pd.DataFrame([], columns=columns).to_csv("none.tsv", sep="\t", index=False)
+    told = "Held out, from the bare model to the own adapter: kept F1 0.0 to 50.0, general answers right 100.0 to 25.0"
+    assert summarize_heldout("some.tsv", 0) == f"{told} (some.tsv)\n"
+    assert summarize_heldout("none.tsv", 0) == summarize_heldout("nowhere.tsv", 0) == ""

@@ -36,6 +36,8 @@ MEASURES += [f"{measure}_{adapter}" for measure in ("f1", "hit") for adapter in 
 COLUMNS = ["type", "did", "pid", "kind", "question", "answer", *MEASURES, "answer_bare", "answer_own", "other"]
 # Better where above 0.
 GAINS = {"nll_gain": ("nll_bare", "nll_own"), "f1_gain": ("f1_own", "f1_bare"), "hit_gain": ("hit_own", "hit_bare")}
+SUMMARY = ["kind", "questions", "passages"]  # columns, before those of each measure and gain
+SUMMARY += [f"{measure}{end}" for measure in (*MEASURES, *GAINS) for end in ("", "_low", "_high")]
 
 
 def test_heldout(
@@ -175,7 +177,7 @@ def summarize(asked: pd.DataFrame) -> pd.DataFrame:
             mean, low, high = (values.mean(), *bootstrap(values)[:, 0]) if len(values) else [math.nan] * 3
             line |= {measure: mean, f"{measure}_low": low, f"{measure}_high": high}
         lines.append(line)
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=SUMMARY)
 
 
 def _asked(

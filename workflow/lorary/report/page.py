@@ -17,6 +17,7 @@ from ..core.errors import damaged
 from ..core.files import read_json, written_whole
 from ..plan import layout
 from ..plan.methods import METHODS
+from ..train.index import types_of
 from ..train.records import read_record
 from . import augmentation, plots, together
 from .coverage import coverage
@@ -71,7 +72,7 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
     learnt = {
         run.title: knowledge.read(run.knowledge) for run in runs if run.knowledge and Path(run.knowledge).is_file()
     }
-    beyond = {run.title: run.heldout for run in runs if run.heldout and Path(run.heldout).is_file()}
+    beyond = {run.title: heldout.read(run.heldout) for run in runs if run.heldout and Path(run.heldout).is_file()}
     table = _read_table(layout.SCORES) if Path(layout.SCORES).is_file() else None
     if table is not None:  # not of another config
         table = table[table["path"].isin([layout.folder_of(p["file"]) for run in runs for p in run.predictions])]
@@ -94,7 +95,8 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
     }
     html = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         runs=described,
-        heldout={label: kinds for label, path in beyond.items() if (kinds := _beyond_training(path))},
+        heldout={label: kinds for label, asked in beyond.items() if (kinds := _beyond_training(asked))},
+        lacking={run.title: n for run in runs if (n := _lacking_pairs(run, learnt, beyond))},
         learnt={label: _summarize(found) for label, found in learnt.items()},
         scores=[] if table is None else table.assign(label=named).to_dict("records"),
         together=None if table is None else together.describe(table, named, [run.predictions for run in runs]),
@@ -133,11 +135,11 @@ def _describe(run: ShownRun) -> dict[str, Any]:
     return about
 
 
-def _beyond_training(table: str) -> list[dict[str, Any]]:
+def _beyond_training(asked: pd.DataFrame) -> list[dict[str, Any]]:
     """What the page says of each kind of question of a heldout.tsv. Of general ones how many answers have the right one
     in them: the bare model answers those in whole sentences, whose F1 is low, and adapters make its answers short."""
     shown = []
-    for line in heldout.summarize(heldout.read(table)).to_dict("records"):
+    for line in heldout.summarize(asked).to_dict("records"):
         measure = "hit" if line["kind"] == "general" else "f1"
         figures = {
             f"{which}{end}": line[f"{measure}_{which}{end}"]
@@ -147,6 +149,19 @@ def _beyond_training(table: str) -> list[dict[str, Any]]:
         name = "F1" if measure == "f1" else "right answers, in whatever words"
         shown.append({**line, **figures, "title": HELDOUT[line["kind"]], "measure": name})
     return shown
+
+
+def _lacking_pairs(run: ShownRun, learnt: dict[str, pd.DataFrame], beyond: dict[str, pd.DataFrame]) -> int:
+    """How many passages of a run have kept fewer pairs out of training than was asked for."""
+    if run.title not in learnt or run.title not in beyond or not Path(run.about).is_file():
+        return 0
+    wanted = {
+        kind: about["config"][0].get("heldout_pairs", 0) for kind, about in types_of(read_json(run.about)).items()
+    }
+    place, asked = ["type", "did", "pid"], beyond[run.title]
+    kept = asked[asked["kind"] == "kept"].groupby(place).size().to_dict()
+    passages = learnt[run.title][place].itertuples(index=False, name=None)
+    return sum(kept.get(passage, 0) < wanted.get(passage[0], 0) for passage in passages)
 
 
 def _summarize(found: pd.DataFrame) -> dict[str, Any]:
@@ -174,7 +189,7 @@ def _summarize(found: pd.DataFrame) -> dict[str, Any]:
         {"place": found["other"][i], "of": place[i], "before": before[i], "after": after[i]}
         for i in harm[harm > HARM].sort_values(ascending=False).index
     ]
-    figures["most"] = WORST
+    figures["most"], figures["passages"] = WORST, len(found)
     return figures
 
 

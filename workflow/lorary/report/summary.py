@@ -105,7 +105,7 @@ def summarize_scores(path: str, since: float, predictions: list[str]) -> str:
 
 
 def summarize_heldout(path: str, since: float) -> str:
-    """What was learnt beyond the trained pairs, in a line, where this call has asked it."""
+    """What was learnt beyond the trained pairs, in a line, where this call has asked any of it."""
     try:
         if Path(path).stat().st_mtime < since:
             return ""
@@ -117,7 +117,7 @@ def summarize_heldout(path: str, since: float) -> str:
     for line in lines:
         measure, name = ("hit", "general answers right") if line["kind"] == "general" else ("f1", f"{line['kind']} F1")
         told.append(f"{name} {100 * float(line[f'{measure}_bare']):.1f} to {100 * float(line[f'{measure}_own']):.1f}")
-    return f"Held out, from the bare model to the own adapter: {', '.join(told)} ({path})\n"
+    return f"Held out, from the bare model to the own adapter: {', '.join(told)} ({path})\n" if told else ""
 
 
 def _failed_row(job: dict[str, Any], path: str, reason: str) -> dict[str, Any]:
