@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM
 import tiny
 from lorary.adapters.files import init_base_weight
 from lorary.adapters.lora import load_adapter
-from lorary.answer import heldout
+from lorary.answer import heldout, knowledge
 from lorary.answer.score import cut, first_line, holds, score
-from lorary.base import fetch
+from lorary.base import decoder, fetch
 from lorary.core.errors import LoraryError
 from lorary.data import prompts
 from lorary.data import rows as dataset
@@ -187,6 +187,28 @@ def test_a_question_that_cannot_be_asked_is_named(here, tmp_path):
     fault = r"data_0/passage_1, paraphrase question Which stone : it cannot be asked: .*no stones"
     with pytest.raises(LoraryError, match=fault):
         ask(here, tmp_path, prompter=prompter)
+
+
+def test_what_is_beyond_the_model_is_named_before_a_gpu_fails(here, tmp_path, monkeypatch):
+    """Of what was held out with the answer that is to come, and of the trained pairs."""
+    lengths = []
+    monkeypatch.setattr(decoder, "beyond", lambda _, __, length: lengths.append(length) or "it is beyond")
+    with pytest.raises(LoraryError, match=r"data_0/passage_1, paraphrase question Which stone : it is beyond"):
+        ask(here, tmp_path, max_new_tokens=200)
+    assert max(lengths) > 200 > min(lengths)  # of another passage's adapter only the likelihood is asked for
+    with pytest.raises(LoraryError, match=r"data_1/passage_1: it is beyond"):
+        knowledge.test_passages(
+            output=str(tmp_path / "0-3.00000000.tsv"),
+            finished=str(tmp_path / "passages.jsonl"),
+            kind="toy",
+            rows=dataset.load([here / "total.json"], -1, "aug"),
+            others=[None] * 4,
+            prompter=prompts.load_prompter(str(here / "model"), tiny.PROMPTS),
+            source=source_of(here),
+            model=str(here / "model"),
+            precision="float32",
+            threads=1,
+        )
 
 
 def test_what_is_not_asked_any_more_is_withdrawn_and_what_other_calls_asked_stays(tmp_path):

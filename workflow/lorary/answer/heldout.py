@@ -20,7 +20,7 @@ from ..data import heldout
 from ..data.prompts import Prompter
 from ..plan import layout
 from ..train.index import join
-from .predict import QUESTIONS_PER_BATCH, answerer
+from .predict import QUESTIONS_PER_BATCH, answerer, check_ids
 from .score import cut, ended, first_line, holds, score
 from .source import Source
 from .tables import bootstrap
@@ -226,6 +226,9 @@ def _measure(
     def over(tokens: list[int]) -> bool:
         return ended(decode(tokens), prompter.with_cot)
 
+    for item in items:
+        ids, begin = item.content["sequence"]
+        check_ids(ids, ready, max(len(ids), begin + max_new_tokens * item.content["answer"]))
     found: dict[str, list[Any]] = {}
     for answer in (True, False):
         some = [item for item in items if item.content["answer"] == answer]

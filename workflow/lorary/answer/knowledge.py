@@ -18,7 +18,7 @@ from ..core.work import Item, Work, in_batches, key
 from ..data.prompts import Prompter
 from ..plan import layout
 from ..train.index import join
-from .predict import answerer
+from .predict import answerer, check_ids
 from .source import Source
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def read(path: str) -> pd.DataFrame:
 def _measure(ready: "Answerer", source: Source, items: list[Item]) -> list[dict[str, float | None]]:
     figures: list[dict[str, float | None]] = [{} for _ in items]
     passages = [item.content for item in items]
+    for ids, _ in (pair for passage in passages for pair in passage["pairs"]):
+        check_ids(ids, ready, len(ids))
     for which in WITH:
         asked = [i for i, passage in enumerate(passages) if which == "bare" or passage[which]]
         adapters = {i: [] if which == "bare" else [source.load(passages[i][which])] for i in asked}

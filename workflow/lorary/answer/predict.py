@@ -74,7 +74,8 @@ def predict(
 
             def answer(batch: list[Item]) -> list[str]:
                 for item in batch:
-                    _check_ids(item.content["ids"], ready, max_new_tokens)
+                    ids = item.content["ids"]
+                    check_ids(ids, ready, len(ids) + max_new_tokens)
                 active = [[source.load(position) for position in item.content["positions"]] for item in batch]
                 mixtures = [together(adapters, way) for adapters in active]
                 tokens = ready.generate_mixed([item.content["ids"] for item in batch], mixtures, max_new_tokens)
@@ -105,15 +106,16 @@ def answerer(model: str, precision: str, threads: int, source: Source, some: Any
             yield ready
 
 
-def _too_large(item: Item) -> str:
-    return f"its prompt of {len(item.content['ids'])} tokens does not fit into memory"
-
-
-def _check_ids(ids: list[int], ready: "Answerer", more: int) -> None:
+def check_ids(ids: list[int], ready: "Answerer", length: int) -> None:
+    """Raises LoraryError where the model cannot read these ids, in a sequence of so many tokens."""
     from ..base.decoder import beyond
 
-    if reason := beyond(ready.model, max(ids), len(ids) + more):
+    if reason := beyond(ready.model, max(ids), length):
         raise LoraryError(reason)
+
+
+def _too_large(item: Item) -> str:
+    return f"its prompt of {len(item.content['ids'])} tokens does not fit into memory"
 
 
 def _questions(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
