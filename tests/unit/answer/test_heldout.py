@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 import tiny
 from lorary.adapters.files import init_base_weight
 from lorary.adapters.lora import load_adapter
-from lorary.answer import heldout, knowledge
+from lorary.answer import heldout, knowledge, learnt
 from lorary.answer.score import cut, first_line, holds, score
 from lorary.base import decoder, fetch
 from lorary.core.errors import LoraryError
@@ -235,6 +235,25 @@ def test_what_is_not_asked_any_more_is_withdrawn_and_what_other_calls_asked_stay
     assert (tmp_path / "heldout.tsv").read_text(encoding="utf-8").rstrip("\n").split("\t") == heldout.COLUMNS
     assert list(parts.iterdir()) == []
     assert (tmp_path / "heldout_summary.tsv").read_text(encoding="utf-8") == "\t".join(heldout.SUMMARY) + "\n"
+
+
+def test_what_is_gathered_is_what_the_jobs_wrote(tmp_path):
+    """To the letter: a passage that is a number stays as it is written."""
+    (tmp_path / "adapters/a").mkdir(parents=True)
+    line = {
+        **dict.fromkeys(knowledge.COLUMNS, ""),
+        "type": "a",
+        "did": 0,
+        "pid": 0,
+        "question": "1.50",
+        "passage": "007",
+    }
+    learnt.write(str(tmp_path / "0-0.00000000.tsv"), knowledge.COLUMNS, [line])
+    kind = {"jobs": [str(tmp_path / "0-0.00000000.tsv")], "part": str(tmp_path / ".lorary/types/a.tsv")}
+    knowledge.gather({"a": kind}, str(tmp_path / "adapters"), str(tmp_path / "knowledge.tsv"))
+    for file in (kind["part"], str(tmp_path / "knowledge.tsv")):
+        with open(file, "rb") as gathered, open(kind["jobs"][0], "rb") as job:
+            assert gathered.read() == job.read()
 
 
 def lines(kind, values, questions=1):

@@ -1,25 +1,22 @@
 """What was learnt beyond what was trained on: pairs kept out of training, written questions, and general ones."""
 
-import csv
 import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ..base.fetch import end_tokens, fingerprint
 from ..core import work
-from ..core.errors import damaged
-from ..core.files import write_settled, written_whole
+from ..core.files import written_whole
 from ..core.values import Position
 from ..core.work import Item, Work, in_batches, key
 from ..data import heldout
 from ..data.prompts import Prompter
 from ..plan import layout
-from ..train.index import join
+from . import learnt
 from .predict import QUESTIONS_PER_BATCH, answerer, check_ids
 from .score import cut, ended, first_line, holds, score
 from .source import Source
@@ -111,48 +108,22 @@ def test_heldout(
             line = first_line(text, prompter.with_cot)
             f1, hit = score(cut(text, prompter.with_cot), question["answers"])["f1"], holds(line, question["answers"])
             question |= {f"answer_{which}": line, f"f1_{which}": round(f1, 4), f"hit_{which}": int(hit)}
-    for former in layout.superseded(output):
-        former.unlink(missing_ok=True)
-    with written_whole(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(_line(kind, question) for question in asked)
+    learnt.write(output, COLUMNS, (_line(kind, question) for question in asked))
 
 
 def gather(types: dict[str, dict[str, Any]], folder: str, output: str, summary: str) -> None:
-    """One heldout.tsv out of the tables of the jobs of each type of this call (`jobs`, gathered in `part`; where there
-    are none, nothing is asked of it any more), and of what earlier calls have said of other types whose adapters are
-    still there, in `folder`; and its `summary`. Raises LoraryError."""
-    for kind in types.values():
-        Path(kind["part"]).parent.mkdir(parents=True, exist_ok=True)
-        if kind["jobs"]:
-            join([Path(job) for job in kind["jobs"]], kind["part"])
-        else:
-            Path(kind["part"]).unlink(missing_ok=True)
+    """One heldout.tsv of the types of a run, as `learnt.gather` has it, and its `summary`. Raises LoraryError."""
 
-    def look() -> list[tuple[Path, int]]:
-        there = layout.types_there(output, layout.HELDOUT, folder).values()
-        return [(path, path.stat().st_mtime_ns) for path in there]
-
-    def write(seen: list[tuple[Path, int]]) -> None:
-        if seen:
-            join([path for path, _ in seen], output)
-        else:
-            with written_whole(output) as temporary:
-                temporary.write_text("\t".join(COLUMNS) + "\n", encoding="utf-8")
+    def write_summary() -> None:
         with written_whole(summary) as temporary:
             summarize(read(output)).to_csv(temporary, sep="\t", index=False, float_format="%.4f")
 
-    write_settled(look, write)
+    learnt.gather(types, layout.HELDOUT, COLUMNS, folder, output, write_summary)
 
 
 def read(path: str) -> pd.DataFrame:
     """Raises LoraryError."""
-    empty = {column: [""] for column in [*MEASURES, "other"]}
-    try:
-        return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=empty, dtype={"type": str})
-    except (OSError, ValueError) as error:
-        raise damaged(path, error) from None
+    return learnt.read(path, [*MEASURES, "other"])
 
 
 def summarize(asked: pd.DataFrame) -> pd.DataFrame:

@@ -1,23 +1,19 @@
 """What was learnt: each passage's own pairs, asked without context, with and without its adapter."""
 
-import csv
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ..base.fetch import fingerprint
 from ..core import work
-from ..core.errors import damaged
-from ..core.files import write_settled, written_whole
 from ..core.values import Position
 from ..core.work import Item, Work, in_batches, key
 from ..data.prompts import Prompter
 from ..plan import layout
-from ..train.index import join
+from . import learnt
 from .predict import answerer, check_ids
 from .source import Source
 
@@ -82,35 +78,17 @@ def test_passages(
             )
 
     measured = work.results(finished, items, begin, ("passage", "passages"), failures)
-    for former in layout.superseded(output):
-        former.unlink(missing_ok=True)
-    with written_whole(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        for line, figures in zip(lines, measured, strict=True):
-            writer.writerow({**line, **figures})
+    learnt.write(output, COLUMNS, ({**line, **figures} for line, figures in zip(lines, measured, strict=True)))
 
 
 def gather(types: dict[str, dict[str, Any]], folder: str, output: str) -> None:
-    """One knowledge.tsv out of the tables of the jobs of each type of this call (`jobs`, gathered in `part`), and of
-    what earlier calls have said of other types whose adapters are still there, in `folder`. Raises LoraryError."""
-    for kind in types.values():
-        with written_whole(kind["part"], new_folder=True) as temporary:
-            pd.concat(read(job) for job in kind["jobs"])[COLUMNS].to_csv(temporary, sep="\t", index=False)
-
-    def look() -> list[tuple[Path, int]]:
-        return [(path, path.stat().st_mtime_ns) for path in layout.types_there(output, ".tsv", folder).values()]
-
-    write_settled(look, lambda seen: join([path for path, _ in seen], output))
+    """One knowledge.tsv of the types of a run, as `learnt.gather` has it. Raises LoraryError."""
+    learnt.gather(types, ".tsv", COLUMNS, folder, output)
 
 
 def read(path: str) -> pd.DataFrame:
     """Raises LoraryError."""
-    empty = {column: [""] for column in COLUMNS[6:]}
-    try:
-        return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=empty, dtype={"type": str})
-    except (OSError, ValueError) as error:
-        raise damaged(path, error) from None
+    return learnt.read(path, COLUMNS[6:])
 
 
 def _measure(ready: "Answerer", source: Source, items: list[Item]) -> list[dict[str, float | None]]:
