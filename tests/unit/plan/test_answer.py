@@ -318,6 +318,14 @@ def test_where_nothing_is_held_out_any_more_what_was_is_withdrawn():
     assert predict.heldout == []
 
 
+def test_what_is_asked_that_was_not_trained_on_makes_no_score_again():
+    """A result whose params have changed would be made again."""
+    write_questions((0, 0))
+    _, predict = make()
+    asked = {"heldout_questions": "mine.json", "general_questions": "general.json", "general_adapters": 2}
+    assert make(**asked)[1].predictions == predict.predictions
+
+
 def test_a_job_asks_of_its_passages_and_has_the_records_of_their_adapters(monkeypatch):
     monkeypatch.setattr(answer, "PASSAGES_PER_JOB", 2)
     write_questions((0, 1), (2, 0), (2, 0))

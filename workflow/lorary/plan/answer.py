@@ -20,6 +20,8 @@ from .run import Answers, deciding
 # What one job does with one load of the base model: seconds to minutes on a GPU.
 QUESTIONS_PER_JOB = 256
 PASSAGES_PER_JOB = 512
+# Keys of a run that decide nothing about what a method answers, or not for each method.
+OF_OTHERS = ("combine_adapters", *ROUTING, "heldout_questions", "general_questions", "general_adapters")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _prediction(encoding: Encoding, kind: Type, method: str, made: dict[str, Job
         parts.append(replace(part, inputs={**part.inputs, "routes": routes or []}))
     folder = kind.folder.run.predictions(method, kind.folder.kind)
     rule = kind.folder.rule(f"score_{method}")
-    settings = {key: value for key, value in kind.asked.flat().items() if key not in ("combine_adapters", *ROUTING)}
+    settings = {key: value for key, value in kind.asked.flat().items() if key not in OF_OTHERS}
     settings = {**deciding(settings), **together, **({"routes": routes} if routes else {})}
     settings |= {"data_type": kind.folder.kind, "inference_method": method}
     result = Job(
