@@ -159,6 +159,22 @@ def test_routing_is_one_job_of_a_type_and_only_where_there_is_a_choice():
     assert routed() == ([], [[], [], []])
 
 
+def test_another_order_of_passages_is_another_file_of_answers(monkeypatch):
+    """So that a new release's is noticed without Snakemake's records of what it has made."""
+
+    def names(way):
+        _, predict = make(inference_methods=["prag"], combine_adapters=way)
+        return [job.outputs["answers"] for gathered in predict.predictions for job in gathered.jobs]
+
+    ways = "sum", "mean", "routed"
+    before = {way: names(way) for way in ways}
+    for module, version in ((answer.route, "ROUTES"), (answer.route.index, "VERSION")):
+        monkeypatch.setattr(module, version, 99)
+        after = {way: names(way) for way in ways}
+        assert [way for way in ways if after[way] != before[way]] == ["routed"]
+        before = after
+
+
 def test_runs_of_one_folder_are_routed_alike():
     _, predict = make(
         {"combine_adapters": "sum"}, {"combine_adapters": "mixture"}, inference_methods=["prag", "vanilla"]

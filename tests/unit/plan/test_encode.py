@@ -221,7 +221,7 @@ def test_where_all_pairs_would_be_kept_out_it_is_told_before_anything_runs():
     make(heldout_pairs=1)
 
 
-def test_objectives_lie_side_by_side_with_prompt_ids_and_digests_of_their_own():
+def test_objectives_lie_side_by_side_with_prompt_ids_and_digests_of_their_own(monkeypatch):
     made = make(runs=[{}, {"objective": "answers"}, {"objective": "mixed"}, {"objective": "mixed", "contexts": "both"}])
     assert len(made.prompts) == len(made.indexes) == 4
     assert len({folder.title for folder in made.indexes}) == 4
@@ -229,6 +229,8 @@ def test_objectives_lie_side_by_side_with_prompt_ids_and_digests_of_their_own():
     assert second.params == {**first.params, "objective": "answers"}
     taught = make(objective="distill").batches[0].params["settings"]
     assert taught | {"objective": "distill", "distill_top_k": 64, "distill_temperature": 1.0} == taught
+    monkeypatch.setattr(encode, "TEACHER", 99)  # a release whose teacher says something else
+    assert make(objective="distill").batches[0].params["settings"] != taught
     settings = [kind.batches[0].params["settings"] for kind in made.types]
     assert ["objective" in setting for setting in settings] == [False, True, True, True]
     assert [job.params["runs"][0].get("objective") for job in made.indexes.values()] == [

@@ -74,9 +74,8 @@ def _prediction(encoding: Encoding, kind: Type, method: str, made: dict[str, Job
     counts, title = kind.asked_counts, kind.folder.title
     rows = [0, *accumulate(counts)]
     together = _together(kind.asked.answers, method)
-    routes = None
     if together.get("routed_top", max(counts)) < max(counts):  # else all of a question's adapters are active
-        routes = route.routes(kind, together["routed_by"], made)
+        together["routes"] = route.routes(kind, together["routed_by"], made)  # whose name has what decides them
     parts = []
     for start in range(0, len(counts), QUESTIONS_PER_JOB):
         stop = min(start + QUESTIONS_PER_JOB, len(counts))
@@ -89,12 +88,11 @@ def _prediction(encoding: Encoding, kind: Type, method: str, made: dict[str, Job
         }
         label = f"{method}, {title}, questions {start}-{stop - 1} of {len(counts)}"
         part = _part(encoding, kind, f"predict_{method}", start, stop, label, passages, params, ".json")
-        parts.append(replace(part, inputs={**part.inputs, "routes": routes or []}))
+        parts.append(replace(part, inputs={**part.inputs, "routes": together.get("routes", [])}))
     folder = kind.folder.run.predictions(method, kind.folder.kind)
     rule = kind.folder.rule(f"score_{method}")
     settings = {key: value for key, value in kind.asked.flat().items() if key not in OF_OTHERS}
-    settings = {**deciding(settings), **together, **({"routes": routes} if routes else {})}
-    settings |= {"data_type": kind.folder.kind, "inference_method": method}
+    settings = {**deciding(settings), **together, "data_type": kind.folder.kind, "inference_method": method}
     result = Job(
         rule=rule,
         name=f"predict/{rule}",

@@ -31,6 +31,8 @@ NUMERICS = 2
 # The same where only what a GPU makes differs. It is no part of an adapter's digest, since that is the same on every
 # device: each entry of the store that a GPU made says with which version.
 GPU_NUMERICS = 1
+# Goes up with every change that makes a teacher say something else: it is asked anew, and its adapters trained again.
+TEACHER = 1
 # Keys in which two runs may not differ that answer with the same adapters.
 ANSWERED = ("max_new_tokens", *ROUTING, "heldout_questions", "general_questions", "general_adapters")
 # Keys of raw sources in which two runs may differ that write the same adapters.
@@ -228,9 +230,10 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
 def _aim(run: Run) -> dict[str, Any]:
     """What of the objective decides adapters besides their prompt ids; of the reference's nothing."""
     objective, training = run.prompts.objective, vars(run.training)
-    taught = SEQUENCES[objective].teacher
-    keys = [key for key in training if key.startswith("distill_")] if taught else []
-    return deciding({"objective": objective}) | {key: training[key] for key in keys}
+    aim = deciding({"objective": objective})
+    if SEQUENCES[objective].teacher:
+        aim |= {"teacher": TEACHER, **{key: training[key] for key in training if key.startswith("distill_")}}
+    return aim
 
 
 def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> Job:

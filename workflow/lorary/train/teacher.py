@@ -21,9 +21,9 @@ from ..base.frozen import FrozenLinear
 from ..core.files import sync, written_whole
 from ..core.store import Store, digest
 from ..data.sequences import Example, Passage
+from ..plan.encode import TEACHER
 
 FOLDER = "teacher"  # of the store
-VERSION = 1  # goes up with what makes what is kept another
 
 Said = tuple[np.ndarray, np.ndarray]  # (N, k): the likeliest ids (int32), and the log-probability of each (float32)
 
@@ -32,7 +32,7 @@ class Teacher:
     def __init__(self, model: nn.Module, weights: str, settings: dict[str, Any], store: str):
         """`weights`: the digest of the model's; `model` has no adapters at work whenever `teach` is called."""
         self.model, self.top_k = model, settings["distill_top_k"]
-        self.decides = {"version": VERSION, "model": weights, "precision": settings["precision"], "top_k": self.top_k}
+        self.decides = {"version": TEACHER, "model": weights, "precision": settings["precision"], "top_k": self.top_k}
         self.store, self.folder = Store(store), Path(store) / FOLDER
 
     def teach(self, passage: Passage) -> Passage:
