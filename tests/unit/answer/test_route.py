@@ -10,12 +10,13 @@ from safetensors.torch import load_file, save_file
 import tiny
 from lorary.adapters.files import init_base_weight
 from lorary.adapters.lora import load_adapter
-from lorary.answer import route
+from lorary.answer import generate, route
 from lorary.answer.predict import NUMERICS, predict
 from lorary.base import fetch
 from lorary.core import work
 from lorary.data import rows
 from lorary.data.prompts import load_prompter
+from lorary.plan.methods import METHODS, Method
 from lorary.raw.index import Index, make
 from lorary.raw.passages import RawPassage
 
@@ -189,3 +190,11 @@ def test_a_mean_and_a_mixture_are_other_answers_than_a_sum(table, answer):
     found = {method: answer(method, path) for method in ("prag", "prag_mean", "prag_mixture", "combine_mixture")}
     assert len({key for _, keys in found.values() for key in keys}) == 8
     assert len({tuple(texts) for texts, _ in found.values()}) == 4
+
+
+def test_a_new_way_never_finds_the_answers_of_a_sum(table, answer, monkeypatch):
+    path = table(("Which ferry?", [BONE, SHIP, FERRY]), ("What are the keys of?", [SHIP, BONE, FERRY]))
+    monkeypatch.setitem(METHODS, "prag_new", Method("", "", passages=False, adapters=True, together="new"))
+    monkeypatch.setattr(generate, "together", lambda adapters, way: [adapters])
+    (_, summed), (_, new) = answer("prag", path), answer("prag_new", path)
+    assert not {*summed} & {*new}

@@ -17,7 +17,7 @@ from ..core.files import written_whole
 from ..core.work import Item, Work, in_batches, key
 from ..data.prompts import Prompter
 from ..plan import layout
-from ..plan.methods import MEAN, METHODS, MIXTURE
+from ..plan.methods import METHODS, ROUTED, SUM
 from .source import Source
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def predict(
         positions = question["positions"] if METHODS[method].adapters else []
         if routed is not None:
             positions = [(question["did"], pid) for pid in routed[question["did"]]]
-        decides = [ids, [source.digest(position) for position in positions], *([way] if way in (MEAN, MIXTURE) else [])]
+        others = () if way in (SUM, ROUTED) else (way,)  # what is routed is a sum at other positions
+        decides = [ids, [source.digest(position) for position in positions], *others]
         items.append(Item(key(settings, decides), place, {"ids": ids, "positions": positions}))
 
     @contextmanager
