@@ -9,6 +9,7 @@ import pytest
 from lorary.answer.tables import bootstrap, scores_table, write_predictions
 from lorary.core.errors import LoraryError
 from lorary.plan.config import resolve
+from lorary.report.labels import labels
 
 
 def write(folder, answers, **settings):
@@ -105,6 +106,20 @@ def test_the_table_has_a_line_for_each_folder_with_intervals(tmp_path):
         assert (table[f"{measure}_low"] < table[measure]).all()
         assert (table[f"{measure}_high"] > table[measure]).all()
     assert list(table.path) == [str(folder) for folder in folders]
+
+
+def test_the_table_tells_apart_what_the_names_of_runs_do(tmp_path):
+    runs = [{}, {"objective": "distill"}, {"objective": "distill", "distill_temperature": 2.0}]
+    for i, run in enumerate(runs):
+        write(tmp_path / f"{i}/prag/total", ANSWERS, **run)
+    table_of([tmp_path / f"{i}/prag/total" for i in range(3)], tmp_path / "scores.tsv")
+    table = pd.read_csv(tmp_path / "scores.tsv", sep="\t")
+    assert table[["objective", "distill_top_k", "distill_temperature"]].to_numpy().tolist() == [
+        ["reference", 64, 1.0],
+        ["distill", 64, 1.0],
+        ["distill", 64, 2.0],
+    ]
+    assert len(set(labels(table.to_dict("records")))) == 3
 
 
 def test_the_interval_is_that_of_a_mean():

@@ -146,6 +146,8 @@ def test_lines_are_labelled_by_what_differs():
         "learning_rate": (0.1, 0.2),
         "adapter_dir": ("results/adapters", "results/warmed_up"),
         "objective": ("reference", "answers"),
+        "distill_top_k": (8, 64),
+        "distill_temperature": (1.0, 2.0),
     }
     for key, others in apart.items():
         lines = [{**line, key: other} for other in others]

@@ -10,6 +10,7 @@ import pandas as pd
 from ..core.files import read_json, written_whole
 from ..data.objectives import SEQUENCES
 from ..plan import layout
+from ..plan.run import IN_NAMES, LATER
 from .score import cut, score
 
 log = logging.getLogger(__name__)
@@ -62,10 +63,10 @@ def scores_table(predictions: list[str], runs: list[dict[str, Any]], output: str
     pd.DataFrame(lines).to_csv(output, sep="\t", index=False, float_format="%.4f")
 
 
-def _trained_for(settings: dict[str, Any]) -> dict[str, str]:
-    """The objective, and the contexts that it had; config.json has them only where they are set."""
-    objective = settings.get("objective", "reference")
-    return {"objective": objective, "contexts": settings.get("contexts") or SEQUENCES[objective].contexts}
+def _trained_for(settings: dict[str, Any]) -> dict[str, Any]:
+    """What is in a run's name where it is set; config.json has it only there."""
+    aim = {key: settings.get(key, LATER[key]) for key in IN_NAMES}
+    return {**aim, "contexts": aim["contexts"] or SEQUENCES[aim["objective"]].contexts}
 
 
 def _of_other_types(answers: str, adapters: str, types: list[str]) -> list[str]:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..plan.run import IN_NAMES
+
 KEYS = ["model_name", "lora_rank", "lora_alpha", "learning_rate", "num_train_epochs", "with_cot", "augment_model"]
-KEYS += ["objective", "contexts", "adapter_dir"]
+KEYS += [*IN_NAMES, "adapter_dir"]
 
 
 def labels(lines: Sequence[Mapping[str, Any]]) -> list[str]:
