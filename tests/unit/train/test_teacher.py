@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from lorary.base import decoder
+from lorary.core.errors import LoraryError
 from lorary.core.store import Store
 from lorary.data import prompts, rows
 from lorary.data.sequences import read_passages
@@ -78,8 +79,9 @@ def test_what_is_kept_is_read_again_unless_it_is_damaged(taught, model, tmp_path
     assert len(asked) == 3
 
 
-def test_it_is_asked_between_the_steps_of_others(made, taught, tmp_path):
-    """The adapters under way are not at work while it speaks, and are afterwards."""
+@pytest.fixture
+def job(made, taught, tmp_path):
+    """`job(name, n)`: what the store holds, of three passages, n at once."""
     arguments = {"model": made / "llama", "base_weight": made / "llama-base", "prompts": taught}
     settings = {**SETTINGS, "learning_rate": 0.01, "num_train_epochs": 3}
 
@@ -99,6 +101,11 @@ def test_it_is_asked_between_the_steps_of_others(made, taught, tmp_path):
         store = Store(f"{folder}/store")
         return {digest: store.get(digest) for digest in store.digests()}
 
+    return job
+
+
+def test_it_is_asked_between_the_steps_of_others(job):
+    """The adapters under way are not at work while it speaks, and are afterwards."""
     alone, beside = job("alone", 1), job("beside", 3)
     assert alone.keys() == beside.keys()
     for digest, training in alone.items():
@@ -106,6 +113,42 @@ def test_it_is_asked_between_the_steps_of_others(made, taught, tmp_path):
         an_epoch = len(training["losses"]) // 3
         assert sum(training["losses"][-an_epoch:]) < sum(training["losses"][:an_epoch])
         assert (training["objective"], training["distill_top_k"]) == ("distill", 4)
+
+
+def limit_memory(monkeypatch, tokens):
+    """The teacher cannot read more tokens than this at once."""
+    hidden = decoder.Decoder.hidden
+
+    def limited(self, ids, *cache):
+        if cache and ids.numel() > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return hidden(self, ids, *cache)
+
+    monkeypatch.setattr(decoder.Decoder, "hidden", limited)
+
+
+def test_what_does_not_fit_into_memory_at_once_is_asked_one_by_one(taught, job, monkeypatch, caplog):
+    passages = list(read_passages(taught, {(did, 0) for did in range(3)}))
+    longest = max(len(example.teacher) for passage in passages for example in passage.examples)
+    whole = job("whole", 1)
+    limit_memory(monkeypatch, longest)
+    one_by_one = job("one by one", 3)  # while others are under way
+    assert "sequences do not fit into memory at once: going on one by one" in caplog.text
+    assert one_by_one.keys() == whole.keys()
+    for digest, training in one_by_one.items():
+        assert training["losses"] == pytest.approx(whole[digest]["losses"], rel=1e-3)
+
+
+def test_a_sequence_that_does_not_fit_alone_fails_its_passage(taught, job, tmp_path, monkeypatch):
+    passages = list(read_passages(taught, {(did, 0) for did in range(3)}))
+    longest = [max(len(example.teacher) for example in passage.examples) for passage in passages]
+    limit_memory(monkeypatch, max(longest) - 2)
+    with pytest.raises(LoraryError, match="a prompt of the teacher, with the passage, does not fit into memory, even"):
+        job("short", 2)
+    told = json.loads((tmp_path / "short.json").read_text())
+    failed = [i for i, tokens in enumerate(longest) if tokens - 1 > max(longest) - 2]
+    assert [fault["path"] for fault in told["failed"]] == [f"{tmp_path}/short/out/data_{i}/passage_0" for i in failed]
+    assert told["trained"] == 3 - len(failed) > 0
 
 
 def test_another_prompt_of_the_teacher_is_another_adapter(made, taught, tmp_path):

@@ -253,7 +253,7 @@ class Encoder:
         except Exception as error:
             if out_of_memory(error):
                 free_memory()
-                return Fault("the teacher's prompts, with the passage, do not fit into memory")
+                return Fault("a prompt of the teacher, with the passage, does not fit into memory, even alone")
             if not of_a_passage(error):
                 raise
             return Fault(str(error) or type(error).__name__)

@@ -6,6 +6,7 @@ Distillation from the context, as in Cartridges (Eyuboglu et al., 2025, arXiv 25
 
 import contextlib
 import hashlib
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from torch import Tensor, nn
 
 from ..base import decoder, reading
 from ..base.frozen import FrozenLinear
+from ..core.device import free_memory, out_of_memory
 from ..core.files import sync, written_whole
 from ..core.store import Store, digest
 from ..data.sequences import Example, Passage
 from ..plan.encode import TEACHER
+
+log = logging.getLogger(__name__)
 
 FOLDER = "teacher"  # of the store
 
@@ -36,20 +40,32 @@ class Teacher:
         self.store, self.folder = Store(store), Path(store) / FOLDER
 
     def teach(self, passage: Passage) -> Passage:
-        """The passage, each of its examples with what the teacher says of it. Raises what torch raises."""
+        """The passage, each of its examples with what the teacher says of it. Raises what torch raises; that memory is
+        short only where a sequence does not fit alone."""
         sequences = [
             (_of(example), (len(_of(example)) - example.predicted(), len(_of(example)))) for example in passage.examples
         ]
         path = self.path(digest(self.decides, sequences))
         said = _read(path)
         if said is None:
-            asked = [(ids.tolist(), begin) for ids, (begin, _) in sequences]
-            said = likeliest(self.model, asked, self.top_k)
+            said = self.asked([(ids.tolist(), begin) for ids, (begin, _) in sequences])
             self.keep(path, said)
         stops = np.cumsum([example.predicted() for example in passage.examples])[:-1]
         parts = zip(*(np.split(array, stops) for array in said), strict=True)
         taught = [replace(example, likeliest=part) for example, part in zip(passage.examples, parts, strict=True)]
         return replace(passage, examples=taught)
+
+    def asked(self, sequences: list[tuple[list[int], int]]) -> Said:
+        """What the model finds `likeliest`: of all sequences at once, or, where memory is short, of one at a time."""
+        try:
+            return likeliest(self.model, sequences, self.top_k)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        free_memory()  # here, where the error does not hold any more what did not fit
+        log.warning("a teacher's %d sequences do not fit into memory at once: going on one by one", len(sequences))
+        ids, logarithms = zip(*(likeliest(self.model, [one], self.top_k) for one in sequences), strict=True)
+        return np.concatenate(ids), np.concatenate(logarithms)
 
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"
