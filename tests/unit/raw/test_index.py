@@ -92,6 +92,20 @@ def test_of_equals_the_lower_number_comes_first_wherever_the_limit_is(indexed, m
         assert numbers(index, "quartz", top) == [100, *range(100)][:top]
 
 
+def test_scores_of_some_are_those_of_a_search_and_only_these_are_looked_at(indexed, monkeypatch):
+    """A range from the first to the last would score all that lies between."""
+    index = indexed(*(RawPassage(f"quartz {n % 7 * 'pyrite '}", f"title {n}") for n in range(300)), FERRY)
+    searched = dict(index.search("quartz pyrite", 300))
+    limits = []
+    monkeypatch.setattr(
+        index, "_hits", lambda query, limit, hits=index._hits: limits.append(limit) or hits(query, limit)
+    )
+    for some in ([0, 299, 300], [5], [7, 150, 7]):
+        assert index.scores("quartz pyrite", some) == {n: searched[n] for n in some if n in searched}
+    assert index.scores("quartz", []) == index.scores("zzz", [1, 2]) == {}
+    assert limits == [3, 1, 2, 2]
+
+
 def test_an_empty_corpus_is_an_index_that_finds_nothing(indexed):
     index = indexed()
     assert (index.count, index.distinct, index.search("ferry", 3)) == (0, 0, [])

@@ -106,12 +106,16 @@ class Index:
         finds them with. (Of passages with the same title and text, only the first has one.)"""
         import tantivy
 
-        low, high = min(numbers), max(numbers)
-        these = tantivy.Query.range_query(self._schema, "number", tantivy.FieldType.Unsigned, low, high)
+        wanted, kind = set(numbers), tantivy.FieldType.Unsigned
+        if not wanted:
+            return {}
+        # Numbers are not indexed as words are, so that each is a range.
+        each = [tantivy.Query.range_query(self._schema, "number", kind, number, number) for number in wanted]
+        these = tantivy.Query.boolean_query([(tantivy.Occur.Should, one) for one in each])
         both = [self._query(question), tantivy.Query.const_score_query(these, 0.0)]
-        hits = self._hits(tantivy.Query.boolean_query([(tantivy.Occur.Must, one) for one in both]), high - low + 1)
+        hits = self._hits(tantivy.Query.boolean_query([(tantivy.Occur.Must, one) for one in both]), len(wanted))
         found = zip(self._numbers([address for _, address in hits]), hits, strict=True)
-        return {number: score for number, (score, _) in found if number in numbers and score > 0}
+        return {number: score for number, (score, _) in found if score > 0}
 
     def passages(self, numbers: Sequence[int]) -> list[RawPassage]:
         """The passages of these numbers, in their order."""
