@@ -1,5 +1,6 @@
 """Which passages ask finds for a question: by words, and in scripts without blanks by pairs of letters."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -8,8 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lorary.answer import route
 from lorary.answer.ask import Found, _best, search
 from lorary.core.errors import LoraryError
+from lorary.data import rows
 from lorary.data.rows import title_of
 
 ENGLISH = [
@@ -93,6 +96,33 @@ def test_routed_is_the_best_of_those_that_are_named():
     assert _best(table, "Which FERRY?", named).name == "b"
     assert _best(table, "To be?", named).name == "d"  # none of them: the first
     assert _best(table, "Which keys?", named[:1]).name == "d"
+
+
+def test_routed_chooses_as_a_routed_method_does(here):
+    """Among all passages of the type, copies and titles among them, and not those of another."""
+    passages = [("", "ferry boat"), ("Bone", "ferry keys"), ("", "boat"), ("", "boat"), ("Ferry", "ferry boat")]
+    passages += [("", "keys")] * 3
+    pairs = [(did, pid) for did in range(2) for pid in range(4)]
+    lines = [
+        {"did": did, "pid": pid, "question": "Ferry or keys?", "answers": ["a"], "passages": [], "passage": text}
+        | {
+            "rewrite": None,
+            "pairs": [],
+            "error": None,
+            "extra": json.dumps({"question": {}, "passage": {"title": title}}),
+        }
+        for (did, pid), (title, text) in zip(pairs, passages, strict=True)
+    ]
+    rows.save(lines, "table.parquet")
+    route.route("table.parquet", "bm25", "routes.tsv")
+    names = [f"total/data_{did}/passage_{pid}" for did, pid in pairs]
+    table = pd.DataFrame({"name": names, "type": "total", "passage": [t for _, t in passages], "title": ""})
+    table["title"] = [title for title, _ in passages]
+    other = pd.DataFrame({"name": [f"b/{i}" for i in range(30)], "type": "b", "passage": "a ferry", "title": ""})
+    for did, pids in route.read("routes.tsv").items():
+        named = [Found(names[4 * did + pid], "total", passages[4 * did + pid][1], None) for pid in range(4)]
+        chosen = _best(pd.concat([other, table]), "Ferry or keys?", named)
+        assert chosen.name == f"total/data_{did}/passage_{pids[0]}"
 
 
 def test_what_has_no_text_is_not_found():

@@ -21,7 +21,7 @@ from ..plan.run import Prompts
 from ..raw.passages import RawPassage
 from ..train.index import types_of
 from .predict import answerer
-from .search import best, scores
+from .search import best, in_order, kept
 from .source import Trained
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ def find_run(root: str, name: str | None) -> Path:
 def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
     """The passages that go best with the question (`search.best`), each text once. Raises LoraryError where none shares
     a word with it."""
-    lines, raw = _searched(table)
-    found = best(raw, question, top)
+    lines = table.dropna(subset="passage").drop_duplicates("passage").to_dict("records")
+    found = best([RawPassage(line["passage"], line["title"]) for line in lines], question, top)
     if not found:
         raise LoraryError("No passage shares a word with this question; name some with --passages.")
     return [
@@ -107,20 +107,16 @@ def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
     ]
 
 
-def _searched(table: pd.DataFrame) -> tuple[list[dict[str, Any]], list[RawPassage]]:
-    """The lines of the passages that are searched, and these: each text once."""
-    lines = table.dropna(subset="passage").drop_duplicates("passage").to_dict("records")
-    return lines, [RawPassage(line["passage"], line["title"]) for line in lines]
-
-
 def _best(table: pd.DataFrame, question: str, found: list[Found]) -> Found:
-    """Of some passages the one that goes best with the question; the first, where several do, or none."""
-    lines, raw = _searched(table)
-    position = {line["passage"]: i for i, line in enumerate(lines)}
-    texts = [passage.text for passage in found if passage.text is not None]
-    by_position = scores(raw, question, [position[text] for text in texts]) if texts else {}
-    by_text = {text: by_position.get(position[text], 0.0) for text in texts}
-    return max(found, key=lambda passage: by_text.get(passage.text or "", 0.0))
+    """Of some passages the one that goes best with the question: the first in the order that a routed method has,
+    which knows the passages of their type."""
+    kinds = {passage.kind for passage in found}
+    lines = table[table["type"].isin(kinds)].dropna(subset="passage").to_dict("records")
+    passages = {line["name"]: RawPassage(line["passage"], line["title"]) for line in lines}
+    among = list(passages.values())
+    with kept(among) as index:
+        (order,) = in_order(index, among, [(question, [passages.get(passage.name) for passage in found])])
+    return found[order[0][0]]
 
 
 def _named(table: pd.DataFrame, wanted: list[str], folder: Path) -> list[Found]:

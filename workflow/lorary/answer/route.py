@@ -15,6 +15,7 @@ from ..data import rows
 from ..plan import layout
 from ..raw.index import Index, make
 from ..raw.passages import RawPassage
+from . import search
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +32,15 @@ def route(table: str, by: str, output: str) -> None:
     `rank`: all keep it. `right` is 1 or 0 where the question has `golden_passages` and one of its passages is among
     them, else empty. Raises LoraryError.
     """
-    passages = rows.read(table, 0, None)
-    scores = _scores(passages) if by == "bm25" else {}
+    questions = [list(group) for _, group in groupby(rows.read(table, 0, None), key=lambda row: row["did"])]
     lines = []
-    for did, group in groupby(passages, key=lambda row: row["did"]):
-        of_question = list(group)
+    for of_question, order in zip(questions, _orders(questions, by), strict=True):
         right = _right(of_question)
-        order = sorted(of_question, key=lambda row: -scores.get((did, row["pid"]), 0.0))  # stable
-        for rank, row in enumerate(order, start=1):
-            pid = row["pid"]
-            lines.append([did, pid, rank, scores.get((did, pid), ""), int(pid in right) if right else ""])
+        for rank, (i, score) in enumerate(order, start=1):
+            did, pid = of_question[i]["did"], of_question[i]["pid"]
+            lines.append([did, pid, rank, "" if score is None else score, int(pid in right) if right else ""])
     _write(output, COLUMNS, lines)
-    log.info("%d questions", len({line[0] for line in lines}))
+    log.info("%d questions", len(questions))
 
 
 def read(path: str) -> dict[int, list[int]]:
@@ -76,29 +74,20 @@ def export(types: dict[str, dict[str, str]], names: list[str], folder: str, outp
     log.info("%s: %d adapters", output, len(lines))
 
 
-def _scores(passages: list[dict[str, Any]]) -> dict[tuple[int, int], float]:
-    """The BM25 score of each passage for its question, by (did, pid); of those that share a word with it."""
-    raw = {
-        (row["did"], row["pid"]): RawPassage(row["passage"], rows.title_of(row))
-        for row in passages
-        if row["passage"] is not None
-    }
-    first: dict[tuple[str, str], int] = {}  # of the same title and text, the index finds the first
-    for number, passage in enumerate(raw.values()):
-        first.setdefault((passage.title, passage.text), number)
-    numbers = {position: first[passage.title, passage.text] for position, passage in raw.items()}
-    scores: dict[tuple[int, int], float] = {}
+def _orders(questions: list[list[dict[str, Any]]], by: str) -> list[list[search.Ranked]]:
+    """Of each question the positions of its passages, best first, and their scores."""
+    if by == "rank":
+        return [[(i, None) for i in range(len(of_question))] for of_question in questions]
+    own = [
+        [None if row["passage"] is None else RawPassage(row["passage"], rows.title_of(row)) for row in of_question]
+        for of_question in questions
+    ]
+    passages = [passage for some in own for passage in some if passage is not None]
+    asked = zip([of_question[0]["question"] for of_question in questions], own, strict=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = str(Path(temporary, "index"))
-        make(raw.values(), folder)
-        index = Index(folder)
-        for _, group in groupby(passages, key=lambda row: row["did"]):
-            of_question = list(group)
-            here = [(row["did"], row["pid"]) for row in of_question if row["passage"] is not None]
-            if here:
-                found = index.scores(of_question[0]["question"], [numbers[position] for position in here])
-                scores |= {position: found[numbers[position]] for position in here if numbers[position] in found}
-    return scores
+        make(passages, folder)
+        return list(search.in_order(Index(folder), passages, asked))
 
 
 def _right(passages: list[dict[str, Any]]) -> set[int]:

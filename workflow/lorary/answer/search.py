@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..core.errors import LoraryError
@@ -11,22 +11,33 @@ from ..plan import layout
 from ..raw.index import Index, digest, make
 from ..raw.passages import RawPassage
 
+Ranked = tuple[int, float | None]
+Asked = tuple[str, Sequence[RawPassage | None]]  # a question, and the passages that are its own; None: one without text
+
 
 def best(passages: list[RawPassage], question: str, top: int) -> list[tuple[int, float]]:
     """The positions of the `top` passages that go best with the question, and their scores; none where they share no
     word. Stop words count only where the question has nothing else."""
-    with _index(passages) as index:
+    with kept(passages) as index:
         return index.search(question, top)
 
 
-def scores(passages: list[RawPassage], question: str, positions: list[int]) -> dict[int, float]:
-    """Of the passages at these positions those that share a word with the question, with their scores among all."""
-    with _index(passages) as index:
-        return index.scores(question, positions)
+def in_order(index: Index, passages: Sequence[RawPassage], asked: Iterable[Asked]) -> Iterator[list[Ranked]]:
+    """Of each question its own passages, best first: their positions among these, and their scores among all `passages`
+    that the index is of, or None. Those with the same score, and those that share no word with the question or have no
+    text, keep their order."""
+    first: dict[tuple[str, str], int] = {}  # of the same title and text, the index finds the first
+    for number, passage in enumerate(passages):
+        first.setdefault((passage.title, passage.text), number)
+    for question, own in asked:
+        numbers = {i: first[one.title, one.text] for i, one in enumerate(own) if one is not None}
+        scores = index.scores(question, list(numbers.values()))
+        ranked = [(i, scores.get(numbers.get(i, -1))) for i in range(len(own))]
+        yield sorted(ranked, key=lambda one: -(one[1] or 0.0))  # stable
 
 
 @contextlib.contextmanager
-def _index(passages: list[RawPassage]) -> Iterator[Index]:
+def kept(passages: list[RawPassage]) -> Iterator[Index]:
     """The one that retrieval has made of the same passages; or one that is kept for the next question, where something
     can be kept."""
     content = digest(passages)
