@@ -305,6 +305,15 @@ def test_an_export_is_in_the_first_way_that_can_be_exported():
         exported("mean", export="total")
 
 
+def test_tables_of_two_orders_are_two_files():
+    """Runs that only encode may differ in how their exports are routed."""
+    runs = [{"routed_by": by, "export": "total"} for by in ("bm25", "rank", "bm25")]
+    _, predict = make(*runs, inference_methods=[], combine_adapters="routed")
+    names = [os.path.basename(job.outputs["table"]) for job in predict.exported_routes]
+    assert names == ["total_routed.tsv", "total_routed_by_rank.tsv"]
+    assert len(predict.routes) == 2
+
+
 def write_questions(*about, kind="untrained", **more):
     entries = [{"did": d, "pid": p, "kind": kind, "question": "Who?", "answer": "She", **more} for d, p in about]
     tiny.write_rows(tiny.Path("mine.json"), entries)

@@ -11,8 +11,9 @@ from .layout import RunFolder
 from .methods import MEAN, ROUTED, SUM
 from .run import Answers
 
-# The ways of working together that can be exported, and how the names of what is exported end.
+# The ways of working together that can be exported, and how the names of what is exported end; by `rank`, another.
 EXPORTED = {SUM: "", MEAN: "_mean", ROUTED: "_routed.tsv"}
+BY_RANK = "_routed_by_rank.tsv"
 
 
 def make(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[Job]:
@@ -31,7 +32,7 @@ def make(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[
         ]
         for wanted, way, by in exports:
             names = chosen(there, list(wanted), "export", run.path, types=way == ROUTED)
-            output = layout.export(run, list(wanted), names, EXPORTED[way])
+            output = layout.export(run, list(wanted), names, BY_RANK if by == "rank" else EXPORTED[way])
             job = Job(
                 rule=layout.numbered("export_routes" if way == ROUTED else "export_adapter", number),
                 label=f"{len(names)} adapters into {output}",
