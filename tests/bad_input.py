@@ -265,6 +265,10 @@ CONFIG = [
     Case("no few-shot file", "fewshot: there is no none.json", {"with_cot": True, "fewshot": "none.json"}),
     Case("no templates", "prompt_templates: there is no none.yaml", {"prompt_templates": "none.yaml"}),
     Case("no base weight", "base_weight: there is no none", {"base_weight": "none"}),
+    Case("no task adapter", "task_adapter: there is no none", {"task_adapter": "none"}),
+    Case(
+        "a folder that is no task adapter", "task_adapter: data: no adapter in PEFT's format", {"task_adapter": "data"}
+    ),
     Case("no model directory", "model_path: there is no directory ./none", {"model_path": "./none"}),
     Case("no data folder", "nowhere/toy/aug: no such data folder", {"data_dir": "nowhere"}),
     Case("no such type", "data_type bridge is not here; there is total", {"data_type": "bridge"}),

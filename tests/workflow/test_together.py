@@ -1,14 +1,23 @@
-"""Ways of working together, as a user calls them: answers, the page, and the table from question to adapter."""
+"""Ways of working together, as a user calls them: answers, the page, and the table from question to adapter; and a
+task adapter under all of them."""
 
 import csv
 import json
 
+import pytest
+
+from lorary.answer.ask import ask
+from lorary.core.errors import LoraryError
+
 RUN = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
 
 
-def test_two_ways_in_one_call(finished):
+def test_two_ways_in_one_call_and_another_over_a_task_adapter(finished, monkeypatch):
     finished.settings |= {"inference_methods": ["prag"], "combine_adapters": ["routed", "mixture"], "max_new_tokens": 4}
-    finished.settings["export"] = "total"
+    task = f"results/adapters/{RUN}/total/data_0/passage_0"
+    over = {"task_adapter": task, "adapter_dir": "over", "inference_methods": ["task", "prag"]}
+    over |= {"passages_per_job": 6}
+    finished.settings["runs"] = [{"export": "total"}, {**over, "combine_adapters": "mean", "export": "total/data_1"}]
     finished.snakemake("all", "export")
     answers = finished.folder / f"results/predictions/{RUN}"
     questions = [row["question"] for row in json.loads((finished.folder / "data/toy/aug/total.json").read_text())]
@@ -31,3 +40,23 @@ def test_two_ways_in_one_call(finished):
     ]
     assert all((finished.folder / line["adapter"] / "adapter_model.safetensors").is_file() for line in table)
     assert "Nothing to be done" in finished.snakemake("-n").stdout
+
+    monkeypatch.chdir(finished.folder)
+    about = json.loads((finished.folder / f"over/{RUN}/run.json").read_text())
+    assert about["config"][0]["task_adapter"] == about["task_adapter"]["path"] == task
+    stored = [json.loads(file.read_text()) for file in finished.folder.glob("results/store/??/*/training.json")]
+    assert [entry.get("task_adapter") for entry in stored].count(about["task_adapter"]["sha256"]) == 6
+    exported = finished.folder / f"over_export/{RUN}/total_data_1_mean"
+    assert json.loads((exported / "adapter_config.json").read_text())["r"] == 6
+    assert json.loads((exported / "passages.json").read_text())[2] == task
+    answers = finished.folder / f"over_predictions/{RUN}"
+    found = [json.loads((answers / method / "total/predict.json").read_text()) for method in ("task", "prag_mean")]
+    texts = [[answer["text"].strip() for answer in of_method] for of_method in found]
+    did = max(range(3), key=lambda did: min(len(of_method[did]) for of_method in texts))  # which says most
+    told = ask(questions[did], None, [f"total/data_{did}"], 3, ["vanilla", "task", "prag"], 4, "over", "mean")
+    for title, of_method in zip(("task adapter alone", "adapters (mean)   "), texts, strict=True):
+        first, *_ = of_method[did].splitlines() or ["(nothing)"]
+        assert f"{title} | {first}\n" in f"{told}\n"
+    (finished.folder / task / "adapter_model.safetensors").unlink()
+    with pytest.raises(LoraryError, match=f"task_adapter: {task} .* is not there, or changed since"):
+        ask(questions[did], None, ["total/data_1"], 3, ["prag"], 4, "over")

@@ -30,6 +30,7 @@ for gathered in PLAN.answering.predictions:
                 templates=job.inputs["templates"],
                 fewshot=job.inputs["fewshot"],
                 records=job.inputs["records"],
+                task_adapter=ancient(job.inputs["task_adapter"]),
                 routes=job.inputs["routes"],
             output:
                 job.outputs["answers"],
@@ -110,6 +111,7 @@ for gathered in PLAN.answering.knowledge:
                 templates=job.inputs["templates"],
                 fewshot=job.inputs["fewshot"],
                 records=job.inputs["records"],
+                task_adapter=ancient(job.inputs["task_adapter"]),
             output:
                 job.outputs["answers"],
             log:
@@ -171,6 +173,7 @@ for gathered in PLAN.answering.heldout:
                 templates=job.inputs["templates"],
                 fewshot=job.inputs["fewshot"],
                 records=job.inputs["records"],
+                task_adapter=ancient(job.inputs["task_adapter"]),
                 questions=job.inputs["questions"],
             output:
                 job.outputs["answers"],

@@ -7,7 +7,8 @@ for job in PLAN.answering.exports:
         name:
             job.rule
         input:
-            job.inputs["adapters"],
+            adapters=job.inputs["adapters"],
+            task_adapter=ancient(job.inputs["task_adapter"]),
         output:
             directory(job.outputs["adapter"]),
         log:

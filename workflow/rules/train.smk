@@ -11,6 +11,8 @@ for kind in PLAN.encoding.types:
                 # Its settings are in the record's name, and a call for other data may touch it.
                 base_weight=ancient(job.inputs["base_weight"]),
                 prompts=job.inputs["prompts"],
+                # Its digest is in the params.
+                task_adapter=ancient(job.inputs["task_adapter"]),
             output:
                 adapters=[directory(adapter) for adapter in job.outputs["adapters"]],
                 record=job.outputs["record"],

@@ -9,4 +9,4 @@ from lorary.adapters.merge import merge_adapters
 from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule):
-    merge_adapters(list(snakemake.input), snakemake.output[0], **dict(snakemake.params.items()))
+    merge_adapters(list(snakemake.input.adapters), snakemake.output[0], **dict(snakemake.params.items()))

@@ -18,6 +18,7 @@ with job(snakemake.log[0], snakemake.rule):
         base_weight=layout.folder_of(snakemake.input.base_weight[0]),
         data=setting["data"],
         tables={kind["type"]: kind["table"] for kind in setting["types"]},
+        task_adapter=setting.get("task_adapter"),
     )
     index_adapters(
         types=setting["types"],

@@ -25,7 +25,7 @@ with job(snakemake.log[0], setting["label"]):
         rows=rows.read(snakemake.input.table, *setting["rows"]),
         method=setting["method"],
         prompter=load_prompter(snakemake.input.model, setting["prompts"]),
-        source=Trained.of_records(snakemake.input.get("records", [])),
+        source=Trained.of_records(snakemake.input.get("records", []), setting.get("task_adapter")),
         model=snakemake.input.model,
         precision=setting["precision"],
         max_new_tokens=setting["max_new_tokens"],

@@ -26,7 +26,7 @@ with job(snakemake.log[0], setting["label"]):
         written=setting["written"],
         general=setting["general"],
         prompter=load_prompter(snakemake.input.model, setting["prompts"]),
-        source=Trained.of_records(snakemake.input.records),
+        source=Trained.of_records(snakemake.input.records, setting.get("task_adapter")),
         model=snakemake.input.model,
         precision=setting["precision"],
         max_new_tokens=setting["max_new_tokens"],

@@ -25,7 +25,7 @@ with job(snakemake.log[0], setting["label"]):
         ),
         others=setting["others"],
         prompter=load_prompter(snakemake.input.model, setting["prompts"]),
-        source=Trained.of_records(snakemake.input.records),
+        source=Trained.of_records(snakemake.input.records, setting.get("task_adapter")),
         model=snakemake.input.model,
         precision=setting["precision"],
         threads=snakemake.threads,

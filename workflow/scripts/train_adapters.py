@@ -25,4 +25,5 @@ with job(snakemake.log.text, setting["label"]):
         adapters_per_step=setting["adapters_per_step"],
         store=setting["store"],
         threads=snakemake.threads,
+        task_adapter=setting.get("task_adapter"),
     )

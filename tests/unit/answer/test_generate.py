@@ -1,7 +1,9 @@
 """Answers of many questions at once, each with adapters of its own, are those of PEFT and transformers one by one."""
 
+import copy
 import functools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from lorary.adapters import merge
+from lorary.adapters.digest import digest_task_adapter
 from lorary.adapters.files import init_base_weight
-from lorary.adapters.lora import load_adapter
+from lorary.adapters.lora import Active, load_adapter
+from lorary.adapters.task import load_task_adapter, merge_task_adapter
 from lorary.answer import generate
 from lorary.base import decoder, reading
 from lorary.base import fetch as model
@@ -177,6 +181,67 @@ def test_a_merged_mean_gives_by_peft_the_logits_of_ours(base, tmp_path):
         torch.testing.assert_close(merged, decoder.logits(answerer.model, ids), rtol=1e-4, atol=1e-4)
         wanted = dense(base, (1, 2, 3), 1 / 3)(input_ids=ids).logits.float()
     torch.testing.assert_close(merged, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def task(base, tmp_path):
+    """A task adapter of another rank, another scale and other layers than the adapters of passages."""
+    init_base_weight(str(base / "model"), 3, 4, ["q_proj", "down_proj"], 7, None, str(tmp_path / "task"))
+    file = tmp_path / "task/adapter_model.safetensors"
+    torch.manual_seed(7)
+    save_file({name: t + 0.3 * torch.randn(t.shape) for name, t in load_file(file).items()}, file)
+    return {"path": str(tmp_path / "task"), "sha256": digest_task_adapter(str(tmp_path / "task"))}
+
+
+def over(base, task, adapters, factor=1.0):
+    """transformers' model in float64, with the update of the task adapter, and those of these times `factor`."""
+    theirs = copy.deepcopy(dense(base, tuple(adapters), factor))
+    return PeftModel.from_pretrained(theirs, task["path"], autocast_adapter_dtype=False).double().merge_and_unload()
+
+
+def test_a_task_adapter_counts_once_under_any_set(base, task):
+    """As one more adapter of the set, and as part of the frozen weights, in float64 too; and a set of none is bare."""
+    loaded = [load_adapter(str(base / str(i))) for i in range(4)]
+    ids = torch.tensor([prompts()[2]])
+    together = [([], 1.0), ([2], 1.0), ([1, 2, 3], 1.0), ([1, 2, 3], 1 / 3)]
+    wanted = [over(base, task, *some) if some[0] else dense(base, ()) for some in together]
+    answerer = generate.Answerer(str(base / "model"), "float32", CPU, list(loaded[0].tensors), task)
+    merged = decoder.load(str(base / "model"), "float32", CPU).double()
+    merge_task_adapter(merged, load_task_adapter(task, merged))
+    active = Active(merged, list(loaded[0].tensors))
+    for (adapters, factor), theirs in zip(together, wanted, strict=True):
+        some = [replace(loaded[i], scale=loaded[i].scale * factor) for i in adapters]
+        with torch.no_grad():
+            logits = theirs(input_ids=ids).logits
+            answerer.active.set([some])
+            torch.testing.assert_close(decoder.logits(answerer.model, ids), logits.float(), rtol=1e-3, atol=1e-3)
+            if adapters:
+                active.set([some])
+                # transformers' own norms go through float32
+                torch.testing.assert_close(decoder.logits(merged, ids), logits, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():  # alone; and what a mixture makes of two
+        answerer.active.set([[answerer.task]])
+        alone = over(base, task, [])(input_ids=ids).logits
+        torch.testing.assert_close(decoder.logits(answerer.model, ids), alone.float(), rtol=1e-3, atol=1e-3)
+        answerer.active.set(generate.together(loaded[2:], "mixture"))
+        each = torch.cat([over(base, task, [i])(input_ids=ids).logits for i in (2, 3)])
+        torch.testing.assert_close(decoder.logits(answerer.model, ids.repeat(2, 1)), each.float(), rtol=1e-3, atol=1e-3)
+        assert (alone - wanted[0](input_ids=ids).logits).abs().max() > 0.1
+        assert (alone - wanted[1](input_ids=ids).logits).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_merged_adapter_holds_the_task_adapter_once(base, task, tmp_path, mean):
+    merge.merge_adapters([str(base / str(i)) for i in (1, 2, 3)], str(tmp_path / "merged"), mean, task)
+    config = json.loads((tmp_path / "merged/adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (9, 48 if mean else 144)
+    assert json.loads((tmp_path / "merged/passages.json").read_text())[3:] == [task["path"]]
+    ids = torch.tensor([prompts()[2]])
+    bare = AutoModelForCausalLM.from_pretrained(base / "model", dtype=torch.float32)
+    with torch.no_grad():
+        logits = PeftModel.from_pretrained(bare, tmp_path / "merged")(input_ids=ids).logits
+        wanted = over(base, task, [1, 2, 3], 1 / 3 if mean else 1.0)(input_ids=ids).logits
+    torch.testing.assert_close(logits, wanted.float(), rtol=1e-3, atol=1e-3)
 
 
 def test_likelihoods_are_those_of_peft(base):

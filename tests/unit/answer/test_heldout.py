@@ -13,12 +13,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import tiny
+from lorary.adapters.digest import digest_task_adapter
 from lorary.adapters.files import init_base_weight
 from lorary.adapters.lora import load_adapter
 from lorary.answer import heldout, knowledge, learnt
 from lorary.answer.score import cut, first_line, holds, score
+from lorary.answer.source import Trained
 from lorary.base import decoder, fetch
 from lorary.core.errors import LoraryError
+from lorary.core.files import sha256
 from lorary.data import prompts
 from lorary.data import rows as dataset
 
@@ -50,7 +53,8 @@ def here(tmp_path_factory):
 
 
 def source_of(here):
-    return SimpleNamespace(digest=lambda p: f"of {p}", load=lambda p: load_adapter(str(here / f"{p[0]}{p[1]}")))
+    load = {"load": lambda p: load_adapter(str(here / f"{p[0]}{p[1]}")), "task_adapter": None}
+    return SimpleNamespace(digest=lambda p: f"of {p}", **load)
 
 
 def ask(here, folder, **settings):
@@ -150,7 +154,8 @@ def test_what_is_finished_is_not_asked_again(asked, here, tmp_path, monkeypatch)
     assert len(measured) == len(journal) - 7
 
     measured.clear()  # another adapter of a passage: its kept pair, its paraphrase and its general question
-    other = SimpleNamespace(digest=lambda p: f"of {p}" + (" anew" if p == (0, 1) else ""), load=source_of(here).load)
+    other = source_of(here)
+    other.digest = lambda p: f"of {p}" + (" anew" if p == (0, 1) else "")
     ask(here, tmp_path, source=other)
     assert [item.content["adapter"] for item in measured] == [(0, 1)] * 3
 
@@ -178,6 +183,33 @@ def test_a_right_answer_counts_wherever_it_is_in_the_sentence(here, tmp_path, mo
     assert table.answer_bare.unique().tolist() == [said.partition("\n")[0]]
     asked = [item.content["sequence"] for item in heard if item.content["adapter"] is None]
     assert len(asked) == 2 + 2  # each question once, whosever adapters it is asked with too
+
+
+def test_a_task_adapter_lies_under_the_adapters_and_not_under_the_bare_model(asked, here, tmp_path):
+    """And decides, with each adapter, what is asked again."""
+    lines = {}
+    for did, pid in POSITIONS:
+        files = {"sha256": "adapter_model.safetensors", "config_sha256": "adapter_config.json"}
+        digests = {key: sha256(here / f"{did}{pid}" / name) for key, name in files.items()}
+        lines[did, pid] = {"path": str(here / f"{did}{pid}"), **digests}
+    sources = [Trained(lines)]
+    for other in ("11", "01"):
+        task = {"path": str(here / other), "sha256": digest_task_adapter(str(here / other))}
+        sources.append(Trained(lines, task))
+    tables, keys = [], []
+    for source in sources:
+        tables.append(ask(here, tmp_path, source=source)[0])
+        journal = (tmp_path / "0.jsonl").read_text(encoding="utf-8").splitlines()
+        keys.append({json.loads(line)["key"] for line in journal})
+    pd.testing.assert_frame_equal(tables[0], asked[0])
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert len(keys[i] & keys[j]) == 8  # those of the bare model
+    for table in tables[1:]:
+        assert (table.nll_bare == tables[0].nll_bare).all()
+        assert (table.nll_own != tables[0].nll_own).all()
+        there = table.other.notna()
+        assert (table.nll_other != tables[0].nll_other)[there].all()
+    assert (tables[1].nll_own != tables[2].nll_own).all()
 
 
 def test_a_question_that_cannot_be_asked_is_named(here, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
+from lorary.adapters.digest import digest_task_adapter
 from lorary.adapters.files import init_base_weight
 from lorary.adapters.lora import load_adapter
 from lorary.answer import generate, route
@@ -123,8 +124,8 @@ def test_an_exported_table_has_the_best_adapter_first(table, tmp_path):
 class Adapters:
     """A source of adapters in folders, by (did, pid)."""
 
-    def __init__(self, folders):
-        self.folders = folders
+    def __init__(self, folders, task_adapter=None):
+        self.folders, self.task_adapter = folders, task_adapter
 
     def digest(self, position):
         return str(self.folders[position])
@@ -153,11 +154,11 @@ def answer(tmp_path, tiny_llama):
         output, journal = (str(tmp_path / f"{method}.{ending}") for ending in ("json", "jsonl"))
         read = rows.read(table, 0, None)
         how = {"model": str(model), "precision": "float32", "max_new_tokens": 6, "threads": 1}
-        predict(output, journal, read, method, prompter, Adapters(folders), **how, routed=routed)
+        predict(output, journal, read, method, prompter, Adapters(folders, answer.task), **how, routed=routed)
         with open(output, encoding="utf-8") as file, open(journal, encoding="utf-8") as kept:
             return [line["text"] for line in json.load(file)], [json.loads(line)["key"] for line in kept]
 
-    answer.model, answer.folders = str(model), folders
+    answer.model, answer.folders, answer.task = str(model), folders, None
     return answer
 
 
@@ -198,3 +199,18 @@ def test_a_new_way_never_finds_the_answers_of_a_sum(table, answer, monkeypatch):
     monkeypatch.setattr(generate, "together", lambda adapters, way: [adapters])
     (_, summed), (_, new) = answer("prag", path), answer("prag_new", path)
     assert not {*summed} & {*new}
+
+
+def test_the_task_adapter_alone_answers_as_the_only_adapter(table, answer):
+    answer.folders[1, 0] = answer.folders[0, 0]
+    wanted, _ = answer("prag", table(("Which ferry?", [SHIP]), ("Which?", [SHIP])))
+    of_three = table(("Which ferry?", [BONE, SHIP, FERRY]), ("Which?", [SHIP]))
+    bare, _ = answer("vanilla", of_three)
+    asked = set()
+    for folder in (answer.folders[0, 1], answer.folders[0, 0]):
+        answer.task = {"path": str(folder), "sha256": digest_task_adapter(str(folder))}
+        texts, keys = answer("task", of_three)
+        asked.update(keys)
+    assert texts == wanted
+    assert texts != bare
+    assert len(asked) == 4  # with another one, anew

@@ -447,3 +447,32 @@ def test_two_files_of_questions_for_one_folder_are_refused(key):
     with pytest.raises(LoraryError, match=f"would both write .*/total, with different {key}"):
         make({key: "mine.json"}, {})
     make({key: "general.json" if key == "general_questions" else "mine.json"}, {"inference_methods": []})
+
+
+def test_a_task_adapter_is_in_the_name_of_what_is_answered_with_it_and_of_nothing_else(tmp_path):
+    for name, alpha in (("task", 8), ("other", 16)):
+        tiny.write_rows(tmp_path / name / "adapter_config.json", {"r": 4, "lora_alpha": alpha})
+        tiny.write_rows(tmp_path / name / "adapter_model.safetensors", [])
+    write_questions((0, 0))
+    asked = {"heldout_questions": "mine.json", "export": "total/data_2", "combine_adapters": "mean"}
+
+    def jobs(methods=("vanilla", "icl", "prag"), **settings):
+        _, predict = make(inference_methods=list(methods), **asked, **settings)
+        assert not any("task_adapter" in export.params for export in predict.exports) or settings
+        gathered = [*predict.predictions, *predict.knowledge, *predict.heldout]
+        names = [*(method_of(p) for p in predict.predictions), "knowledge", "heldout"]
+        return {name: g.jobs[0] for name, g in zip(names, gathered, strict=True)}, predict.exports[0]
+
+    bare, _ = jobs()
+    over, export = jobs(["vanilla", "task", "icl", "prag"], task_adapter="task")
+    other, _ = jobs(["task"], task_adapter="other")
+    assert list(over) == ["vanilla", "task", "icl", "prag_mean", "knowledge", "heldout"]
+    for name in ("vanilla", "icl"):
+        assert over[name].outputs == bare[name].outputs
+        assert over[name].inputs["task_adapter"] == []
+    for name in ("prag_mean", "knowledge", "heldout"):
+        assert over[name].outputs != bare[name].outputs
+        assert over[name].inputs["task_adapter"] == ["task/adapter_config.json", "task/adapter_model.safetensors"]
+    assert over["task"].outputs != other["task"].outputs
+    assert over["task"].inputs["records"] == []
+    assert export.params == {"mean": True, "task_adapter": over["task"].params["task_adapter"]}

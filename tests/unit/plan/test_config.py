@@ -70,9 +70,10 @@ def test_the_projects_own_files_are_found_from_anywhere(tmp_path, monkeypatch):
     assert (run["data_dir"], run["prompt_templates"]) == ("resources/demo", "resources/prompt_templates.yaml")
 
 
-@pytest.mark.parametrize(
-    "key", ["data_dir", "projector_data_dir", "prompt_templates", "fewshot", "base_weight", "adapter_dir", "store_dir"]
-)
+HOMES = ["data_dir", "projector_data_dir", "prompt_templates", "fewshot", "base_weight", "task_adapter"]
+
+
+@pytest.mark.parametrize("key", [*HOMES, "adapter_dir", "store_dir"])
 def test_a_tilde_is_the_home_folder(key, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     assert resolve({key: "~/mine"})[0][key] == "/home/somebody/mine"
@@ -191,6 +192,7 @@ BAD = {
     "lora_alpha": [0, -32, 0.5],
     "lora_target_modules": [[], "down_proj", [""], ["q_proj", "q_proj"], [1], None],
     "base_weight": ["", 1],
+    "task_adapter": ["", 1, []],
     "seed": [-1, 0.5, None, INF],
     "precision": ["float16", "fp32", None, 32],
     "distill_top_k": [0, 1025, 1.5, "all", None],
@@ -247,7 +249,7 @@ def test_a_number_where_text_is_expected_is_told_of_quotes(key, value, shown):
     assert parse_config([f"{key}=!!str {shown}"]) == {key: shown}
 
 
-PATHS = ["model_path", "data_dir", "projector_data_dir", "prompt_templates", "fewshot", "base_weight"]
+PATHS = ["model_path", "data_dir", "projector_data_dir", "prompt_templates", "fewshot", "base_weight", "task_adapter"]
 
 
 @pytest.mark.parametrize("key", PATHS)
@@ -266,6 +268,15 @@ def test_one_way_of_working_together_may_be_a_word():
         ["mean"],
         ["routed", "sum"],
     ]
+
+
+def test_the_task_adapter_alone_is_asked_only_where_there_is_one():
+    assert "task" not in resolve({})[0]["inference_methods"]
+    told = refusal({"inference_methods": ["task", "prag"]})
+    assert "inference_methods: task asks the task adapter alone, and task_adapter is null" in told
+    assert resolve({"inference_methods": ["task"], "task_adapter": "warm"})[0]["inference_methods"] == ["task"]
+    told = refusal({"task_adapter": "warm", "base_weight": "warm"})
+    assert "task_adapter and base_weight are one adapter, which would be counted twice" in told
 
 
 def test_an_integer_beyond_floats_is_no_learning_rate():
@@ -416,9 +427,9 @@ def test_the_table_of_keys_is_in_step_with_the_schema():
 
 
 def test_the_configs_of_a_warm_up_go_together():
-    warm_up, warmed_up = (
+    warm_up, warmed_up, over_it = (
         yaml.safe_load((tiny.ROOT / f"configs/{name}.yaml").read_text(encoding="utf-8"))
-        for name in ("warm_up", "warmed_up")
+        for name in ("warm_up", "warmed_up", "task_adapter")
     )
     (made,) = resolve_runs(warm_up)
     seed, warm = resolve_runs(warmed_up)
@@ -427,3 +438,7 @@ def test_the_configs_of_a_warm_up_go_together():
     for key in ("model_name", "model_path", "lora_rank", "lora_alpha", "lora_target_modules", "precision"):
         assert made.flat()[key] == warm.flat()[key] == seed.flat()[key]
     assert layout.run_folder(seed) != layout.run_folder(warm)
+    alone, over = resolve_runs(over_it)
+    assert (alone.training.task_adapter, over.training.task_adapter) == (None, adapter)
+    assert alone == seed
+    assert layout.run_folder(alone) != layout.run_folder(over)

@@ -25,6 +25,9 @@ def _folder(tmp_path, monkeypatch):
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         tiny.write_rows(Path("start", name), [])
     os.mkdir("other-model")
+    for name in ("task", "other-task"):
+        tiny.write_rows(Path(name, "adapter_config.json"), {"r": 4, "lora_alpha": 8})
+        tiny.write_rows(Path(name, "adapter_model.safetensors"), [])
 
 
 def make(**settings):
@@ -267,6 +270,7 @@ def test_examples_count_only_with_chain_of_thought():
         ("lora_target_modules", ["q_proj"]),
         ("base_weight", "start"),
         ("model_path", "other-model"),
+        ("task_adapter", "task"),
     ],
 )
 def test_one_path_with_different_settings_is_refused(key, value):
@@ -335,7 +339,7 @@ def test_no_wildcard_is_left_in_a_path():
     assert not [path for batch in made.batches for path in batch.inputs.values() if "{" in path]
 
 
-@pytest.mark.parametrize("key", ["prompt_templates", "fewshot", "base_weight"])
+@pytest.mark.parametrize("key", ["prompt_templates", "fewshot", "base_weight", "task_adapter"])
 def test_a_file_that_is_missing_is_told_at_once(key):
     with pytest.raises(LoraryError, match=f"{key}: there is no missing.file"):
         make(**{key: "missing.file", "with_cot": key == "fewshot"})
@@ -358,6 +362,7 @@ def test_a_setting_that_decides_adapters_is_in_the_name_of_their_record(tmp_path
         {"chat_date": "1 Jan 2025"},
     ]
     others += [{"per_device_train_batch_size": 2}, {"max_length": 20}, {"model_revision": "main"}, given]
+    others += [{"task_adapter": "task"}]
     for settings in others:
         records.add(make(**settings).batches[0].outputs["record"])
     assert len(records) == 1 + len(others)
@@ -403,3 +408,32 @@ def test_a_given_base_weight_is_its_two_files():
         Path("start", name).touch()
     (job,) = make(base_weight="start").base_weights
     assert job.inputs["given"] == ["start/adapter_config.json", "start/adapter_model.safetensors"]
+
+
+def test_a_task_adapter_is_its_content():
+    """It is in the digest of each adapter, and where it lies is not."""
+
+    def settings(name="task"):
+        (job,) = make(task_adapter=name, passages_per_job=4).batches
+        assert job.inputs["task_adapter"] == [f"{name}/adapter_config.json", f"{name}/adapter_model.safetensors"]
+        assert job.params["task_adapter"] == {"path": name, "sha256": job.params["settings"]["task_adapter"]}
+        return job.params["settings"]
+
+    first = settings()
+    assert settings("other-task") == first
+    for file, content in (("config.json", {"r": 4, "lora_alpha": 16}), ("model.safetensors", [1])):
+        tiny.write_rows(Path(f"task/adapter_{file}"), content)
+        assert settings() not in (first, settings("other-task"))
+        first = settings()
+    tiny.write_rows(Path("task/adapter_config.json"), {"r": 4, "lora_alpha": 16, "base_model_name_or_path": "label"})
+    assert settings() == first
+    tiny.write_rows(Path("task/adapter_config.json"), {"lora_alpha": 16})
+    with pytest.raises(LoraryError, match="task_adapter: task: no adapter in PEFT's format: KeyError: 'r'"):
+        settings()
+
+
+def test_types_of_one_folder_lie_over_one_task_adapter():
+    """run.json says which, and an export holds it."""
+    told = refusal({}, {"data_type": "c", "task_adapter": "task"})
+    assert "aug_model=aug, with different task_adapter. Leave one out, or give one another adapter_dir." in told
+    make(runs=[{"task_adapter": "task"}, {"data_type": "c", "task_adapter": "task"}])

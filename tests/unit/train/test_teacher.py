@@ -76,7 +76,8 @@ def test_what_is_kept_is_read_again_unless_it_is_damaged(taught, model, tmp_path
     assert said() == first
     assert len(asked) == 2
     said(distill_top_k=3)
-    assert len(asked) == 3
+    said(task_adapter="in its weights")
+    assert len(asked) == 4
 
 
 @pytest.fixture

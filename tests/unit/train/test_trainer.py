@@ -5,11 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import reference
 import tiny
 from lorary.adapters import files as adapter
+from lorary.adapters.lora import load_adapter
+from lorary.adapters.task import merge_task_adapter
 from lorary.base import decoder
 from lorary.data import prompts, rows
 from lorary.data.sequences import Example, Passage, read_passages
@@ -34,10 +37,12 @@ def passages(made, name="llama"):
     return [of(passage.position, ids_of(passage)) for passage in found]
 
 
-def train(directory, base, some, n=1, dtype=None, **settings):
-    """Position -> Training of each passage; n side by side."""
+def train(directory, base, some, n=1, dtype=None, task=None, **settings):
+    """Position -> Training of each passage; n side by side, over a task adapter."""
     settings = {**tiny.TRAINING, **settings}
     model = decoder.load(directory, settings["precision"], CPU).to(dtype)
+    if task is not None:
+        merge_task_adapter(model, load_adapter(str(task)))
     config, tensors = adapter.read_adapter(base)
     tensors = {name: tensor.to(dtype or torch.float32) for name, tensor in tensors.items()}
     made = trainer.Trainer(model, tensors, config["lora_alpha"] / config["r"], settings, n)
@@ -150,6 +155,29 @@ def test_in_float64_each_objective_beside_others_is_a_plain_loop(made, tmp_path,
         update = torch.cat([expected["update"][key].flatten() for key in sorted(expected["update"])])
         mine = updates({0: ours[passage.position]}, base)[0]
         assert (mine - update).norm() <= 1e-6 * update.norm()
+        assert ours[passage.position].losses == pytest.approx(expected["losses"], rel=1e-9)
+
+
+def test_over_a_task_adapter_it_is_training_on_the_merged_weights(made, tmp_path):
+    """Which PEFT merges, for its own training in float64."""
+    from peft import PeftModel
+
+    task, some = tmp_path / "task", passages(made)
+    adapter.init_base_weight(str(made / "llama"), 3, 9, ["q_proj", "down_proj"], 5, None, str(task))
+    tensors = {name: tensor + 0.1 for name, tensor in load_file(task / adapter.TENSORS).items()}
+    save_file(tensors, task / adapter.TENSORS)
+    theirs = AutoModelForCausalLM.from_pretrained(made / "llama", dtype=torch.float64)
+    theirs = PeftModel.from_pretrained(theirs, task, autocast_adapter_dtype=False).double().merge_and_unload()
+    theirs.save_pretrained(tmp_path / "merged")
+    base = made / "llama-base"
+    ours = train(made / "llama", base, some, 3, torch.float64, task)
+    alone = train(made / "llama", base, some, 3, torch.float64)
+    for passage in some:
+        expected = peft_in_float64(tmp_path / "merged", base, passage.examples)
+        update = torch.cat([expected["update"][key].flatten() for key in sorted(expected["update"])])
+        mine, without = (updates({0: made[passage.position]}, base)[0] for made in (ours, alone))
+        assert (mine - update).norm() <= 1e-6 * update.norm()
+        assert (without - update).norm() > 0.1 * update.norm()
         assert ours[passage.position].losses == pytest.approx(expected["losses"], rel=1e-9)
 
 

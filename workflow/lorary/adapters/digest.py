@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import damaged
-from ..core.files import written_whole
+from ..core.errors import LoraryError, damaged
+from ..core.files import sha256, written_whole
 from ..core.values import CONFIG, MARK, TENSORS
 
 # adapter_config.json as the first release had it of PEFT 0.21.2, with rank, alpha, targets and the model's name: all of
@@ -74,6 +74,18 @@ def digest_base_weight(directory: str) -> str:
     except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
         raise damaged(directory, error) from None
     return content.hexdigest()
+
+
+def digest_task_adapter(directory: str) -> str:
+    """sha256 of a task adapter: its rank and alpha, and the file of its tensors. Without torch and numpy. Raises
+    LoraryError."""
+    try:
+        config = json.loads((Path(directory) / CONFIG).read_bytes())
+        said = [config["r"], config["lora_alpha"], sha256(Path(directory) / TENSORS)]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise LoraryError(f"task_adapter: {directory}: no adapter in PEFT's format: {reason}") from None
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def former_digests(directory: str) -> list[str]:

@@ -136,6 +136,11 @@ def read_adapter(directory: str) -> tuple[dict[str, Any], dict]:
     return config, {name: tensor.float() for name, tensor in tensors.items()}
 
 
+def layer_of(name: str) -> str:
+    """The layer that a tensor of this name changes."""
+    return name.removeprefix(PREFIX).rpartition(".lora_")[0]
+
+
 def trained_config(base_weight: str, model: str) -> bytes:
     """The config of the adapters that are trained from a base weight, on the base model in a directory. Raises
     LoraryError."""
@@ -201,30 +206,30 @@ def _base_model(model: str) -> dict[str, Any]:
     return {"base_model_name_or_path": str(where), "revision": None}
 
 
+def beyond_lora(config: dict[str, Any], defaults: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What an adapter's config says that is not plain LoRA, or not as `wanted`, in words. `defaults`: of the config of
+    a newer PEFT."""
+    plain: dict[str, Any] = {"peft_type": "LORA", **wanted, "bias": "none", "use_dora": False, "use_rslora": False}
+    plain |= {"rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None, "fan_in_fan_out": False}
+    faults = [
+        f"{key}: expected {expected!r}, found {config[key]!r}"
+        for key, expected in plain.items()
+        if config.get(key, expected) != expected
+    ]
+    for key in sorted(config.keys() - OLDEST_FORMAT.keys() - {"peft_version"}):
+        if config[key] and config[key] != defaults.get(key):
+            faults.append(f"{key}: {config[key]!r} is beyond LoRA as PEFT 0.13.2 has it")
+    if (start := config.get("init_lora_weights", True)) not in (True, False, "gaussian"):
+        faults.append(f"init_lora_weights: {start!r} changes the base model itself")
+    return faults
+
+
 def _check_given(
     given: str, config: dict, tensors: dict, rank: int, alpha: int, targets: list[str], shapes: dict
 ) -> None:
     from peft import LoraConfig
 
-    faults = []
-    plain = {
-        "peft_type": "LORA",
-        "r": rank,
-        "lora_alpha": alpha,
-        "bias": "none",
-        "use_dora": False,
-        "use_rslora": False,
-    }
-    plain |= {"rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None, "fan_in_fan_out": False}
-    for key, expected in plain.items():
-        if config.get(key, expected) != expected:
-            faults.append(f"{key}: expected {expected!r}, found {config[key]!r}")
-    todays = {**LoraConfig().to_dict(), "peft_version": config.get("peft_version")}
-    for key in sorted(config.keys() - OLDEST_FORMAT.keys()):
-        if config[key] and config[key] != todays.get(key):
-            faults.append(f"{key}: {config[key]!r} is beyond LoRA as PEFT 0.13.2 has it")
-    if (start := config.get("init_lora_weights", True)) not in (True, False, "gaussian"):
-        faults.append(f"init_lora_weights: {start!r} changes the base model itself")
+    faults = beyond_lora(config, LoraConfig().to_dict(), {"r": rank, "lora_alpha": alpha})
     found = config.get("target_modules")
     if not isinstance(found, list) or set(found) != set(targets):
         faults.append(f"target_modules: expected {sorted(targets)}, found {found!r}")

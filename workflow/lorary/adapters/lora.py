@@ -114,8 +114,10 @@ def attach(model: nn.Module, names: Iterable[str]) -> tuple[dict[str, LoraLinear
 class Active:
     """Trained adapters at work on one base model: each row of a batch has a set of its own, whose updates add up."""
 
-    def __init__(self, model: nn.Module, names: Iterable[str]):
-        self.layers, _ = attach(model, names)
+    def __init__(self, model: nn.Module, names: Iterable[str], task: "Adapter | None" = None):
+        """`names`: of the adapters' tensors. A `task` adapter is one more of every set that has any, once."""
+        self.task = task
+        self.layers, _ = attach(model, dict.fromkeys([*names, *(task.tensors if task else ())]))
         self.matrices: dict[
             str, tuple[Tensor, Tensor]
         ] = {}  # A (rows, rank of a set, in), B (rows, rank of a set, out)
@@ -124,17 +126,23 @@ class Active:
 
     def set(self, sets: list[list["Adapter"]]) -> None:
         """A set of adapters for each row; smaller sets are filled with zeros."""
+        if (task := self.task) is not None:
+            sets = [[task, *(other for other in some if other is not task)] if some else [] for some in sets]
         rank = max((sum(adapter.rank for adapter in adapters) for adapters in sets), default=0)
         self.matrices = {}
         for name in self.layers if rank else ():
             partner = name.replace(".lora_A.", ".lora_B.")
-            some = next(adapter.tensors for adapters in sets for adapter in adapters)
+            changing = (adapter.tensors for adapters in sets for adapter in adapters if name in adapter.tensors)
+            if (some := next(changing, None)) is None:
+                continue
             A = torch.zeros(len(sets), rank, some[name].shape[1])
             B = torch.zeros(len(sets), rank, some[partner].shape[0])
             for row, adapters in enumerate(sets):
                 start = 0
                 for adapter in adapters:
                     place = slice(start, start := start + adapter.rank)
+                    if name not in adapter.tensors:  # which the task adapter changes, and no passage's; or the reverse
+                        continue
                     torch.mul(adapter.tensors[name], adapter.scale, out=A[row, place])
                     B[row, place] = adapter.tensors[partner].mT
             self.matrices[name] = A.to(self.device, self.dtype), B.to(self.device, self.dtype)

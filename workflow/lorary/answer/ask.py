@@ -60,14 +60,16 @@ def ask(
     found = _named(table, passages, folder) if passages else search(table, question, top)
     active = [_best(table, question, found)] if way == ROUTED else found
     of_these = [types[kind] for kind in dict.fromkeys(passage.kind for passage in found)]
-    config = _one_config([about["config"][0] for about in of_these])
+    config = _one_config([{**about["config"][0], **_under(about)} for about in of_these])
     model = layout.MODEL.format(model=config["model_name"])
     _check_model(model, [about["model"] for about in of_these])
     prompter = load_prompter(model, config)
     texts = [passage.text for passage in found if passage.text is not None]
     prompts = {m: prompter.prompt_ids(question, texts if METHODS[m].passages else []) for m in methods}
     answers = {}
-    source = Trained(table.set_index("name").to_dict("index"))
+    source = Trained(table.set_index("name").to_dict("index"), of_these[0].get("task_adapter"))
+    if source.task_adapter is None and (lone := [method for method in methods if METHODS[method].task]):
+        raise LoraryError(f"--methods {lone[0]}: these adapters were trained over no task adapter.")
     for passage in active:
         source.digest(passage.name)
     with answerer(model, config["precision"], cores(), source, active[0].name) as ready:
@@ -75,7 +77,8 @@ def ask(
 
         adapters = [source.load(passage.name) for passage in active]
         for method, ids in prompts.items():
-            mixture = together(adapters if METHODS[method].adapters else [], METHODS[method].together)
+            alone = [ready.task] if METHODS[method].task and ready.task else []
+            mixture = together(adapters if METHODS[method].adapters else alone, METHODS[method].together)
             limit = tokens or (128 if config["with_cot"] else 32)
             (said,) = ready.generate_mixed([ids], [mixture], limit)
             answers[method] = prompter.tokenizer.decode(said, skip_special_tokens=True)
@@ -125,10 +128,15 @@ def _named(table: pd.DataFrame, wanted: list[str], folder: Path) -> list[Found]:
     return [Found(name, lines["type"][name], lines["passage"][name], None) for name in names]
 
 
+def _under(about: dict[str, Any]) -> dict[str, Any]:
+    """The task adapter as what run.json says of a type has it, in the place of its path."""
+    return {"task_adapter": about["task_adapter"]} if "task_adapter" in about else {}
+
+
 def _one_config(configs: list[dict[str, Any]]) -> dict[str, Any]:
     """Of passages of several types, which calls with other settings may have made. Raises LoraryError where they cannot
     be asked together."""
-    keys = [*Prompts.__dataclass_fields__, "precision", "lora_target_modules"]
+    keys = [*Prompts.__dataclass_fields__, "precision", "lora_target_modules", "task_adapter"]
     if differing := [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]:
         raise LoraryError(
             f"These passages are of types that were encoded with different {', '.join(differing)}: ask the one or the"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..adapters.lora import Active, Adapter
+from ..adapters.task import load_task_adapter
 from ..base import decoder
 from ..base.attention import Cache
 from ..base.fetch import end_tokens
@@ -19,10 +20,19 @@ from ..plan.methods import MEAN, MIXTURE
 class Answerer:
     """A base model and the adapters at work on it."""
 
-    def __init__(self, model: str, precision: str, device: torch.device, adapter_names: list[str]):
-        """`adapter_names`: of an adapter's tensors; none where it is to answer without. Raises LoraryError."""
+    def __init__(
+        self,
+        model: str,
+        precision: str,
+        device: torch.device,
+        adapter_names: list[str],
+        task_adapter: dict[str, str] | None = None,
+    ):
+        """`adapter_names`: of an adapter's tensors; none where it is to answer without. `task_adapter`: what lies under
+        every adapter, its `path` and `sha256`. Raises LoraryError."""
         self.model = decoder.load(model, precision, device)
-        self.active = Active(self.model, adapter_names)
+        self.task = load_task_adapter(task_adapter, self.model) if task_adapter else None
+        self.active = Active(self.model, adapter_names, self.task)
         decoder.prepare(self.model)
         if not isinstance(self.model, decoder.Decoder):
             from transformers import GenerationConfig

@@ -64,7 +64,10 @@ def predict(
         if routed is not None:
             positions = [(question["did"], pid) for pid in routed[question["did"]]]
         others = () if way in (SUM, ROUTED) else (way,)  # what is routed is a sum at other positions
-        decides = [ids, [source.digest(position) for position in positions], *others]
+        digests = [source.digest(position) for position in positions]
+        if METHODS[method].task and source.task_adapter:
+            digests = [source.task_adapter["sha256"]]
+        decides = [ids, digests, *others]
         items.append(Item(key(settings, decides), place, {"ids": ids, "positions": positions}))
 
     @contextmanager
@@ -77,7 +80,8 @@ def predict(
                 for item in batch:
                     ids = item.content["ids"]
                     check_ids(ids, ready, len(ids) + max_new_tokens)
-                active = [[source.load(position) for position in item.content["positions"]] for item in batch]
+                alone = [ready.task] if METHODS[method].task and ready.task else []
+                active = [alone + [source.load(p) for p in item.content["positions"]] for item in batch]
                 mixtures = [together(adapters, way) for adapters in active]
                 tokens = ready.generate_mixed([item.content["ids"] for item in batch], mixtures, max_new_tokens)
                 return [prompter.tokenizer.decode(some, skip_special_tokens=True) for some in tokens]
@@ -97,11 +101,13 @@ def predict(
 
 @contextmanager
 def answerer(model: str, precision: str, threads: int, source: Source, some: Any) -> Iterator["Answerer"]:
-    """An Answerer on a device, for adapters like the one at this position (None: without)."""
+    """An Answerer on a device, for adapters like the one at this position (None: without), over the task adapter of
+    these."""
     with take_device(threads) as (device, name):
         from .generate import Answerer
 
-        ready = Answerer(model, precision, device, [] if some is None else list(source.load(some).tensors))
+        names = [] if some is None else list(source.load(some).tensors)
+        ready = Answerer(model, precision, device, names, source.task_adapter)
         log.info("%s on %s", model, name)
         with limited_memory(device.type):
             yield ready

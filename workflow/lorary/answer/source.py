@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 class Source(Protocol):
     """Adapters by the positions of their passages (or whatever else names them)."""
 
+    task_adapter: dict[str, str] | None  # what lies under each of them: its path and sha256
+
     def digest(self, position: Any) -> str:
-        """Of the adapter's content. Raises LoraryError where there is none that can be used."""
+        """Of the adapter's content, and of what lies under it. Raises LoraryError where there is none that can be
+        used."""
         ...
 
     def load(self, position: Any) -> "Adapter": ...
@@ -25,14 +28,14 @@ class Source(Protocol):
 class Trained:
     """The adapters that training jobs have made: lines with `path`, `sha256` and `config_sha256`, by position."""
 
-    def __init__(self, lines: dict[Any, dict[str, Any]]):
-        self.lines = lines
+    def __init__(self, lines: dict[Any, dict[str, Any]], task_adapter: dict[str, str] | None = None):
+        self.lines, self.task_adapter = lines, task_adapter
 
     @classmethod
-    def of_records(cls, records: list[str]) -> "Trained":
+    def of_records(cls, records: list[str], task_adapter: dict[str, str] | None = None) -> "Trained":
         """By (did, pid), as the records of their jobs say."""
         lines = [line for record in records for line in read_record(record).to_dict("records")]
-        return cls({(int(line["did"]), int(line["pid"])): line for line in lines})
+        return cls({(int(line["did"]), int(line["pid"])): line for line in lines}, task_adapter)
 
     def digest(self, position: Any) -> str:
         """Raises LoraryError where it is not what was trained."""
@@ -46,7 +49,7 @@ class Trained:
                     f"{path} {fault}. `snakemake verify` removes what is damaged, and the next call links or trains it"
                     " again."
                 )
-        return line["sha256"]
+        return f"{line['sha256']} over {self.task_adapter['sha256']}" if self.task_adapter else line["sha256"]
 
     def load(self, position: Any) -> "Adapter":
         """Raises LoraryError."""

@@ -85,6 +85,7 @@ def _prediction(encoding: Encoding, kind: Type, method: str, made: dict[str, Job
             "rows": [rows[start], rows[stop]],
             "max_new_tokens": kind.asked.answers.max_new_tokens,
             **together,
+            **(_under(kind) if METHODS[method].adapters or METHODS[method].task else {}),
         }
         label = f"{method}, {title}, questions {start}-{stop - 1} of {len(counts)}"
         part = _part(encoding, kind, f"predict_{method}", start, stop, label, passages, params, ".json")
@@ -114,6 +115,11 @@ def _together(answers: Answers, method: str) -> dict[str, Any]:
     if way == SUM:
         return {}
     return {"combine_adapters": way} | {key: getattr(answers, key) for key in ROUTING if way == ROUTED}
+
+
+def _under(kind: Type) -> dict[str, Any]:
+    """The task adapter under the adapters of a type, where there is one."""
+    return {"task_adapter": kind.task} if kind.task else {}
 
 
 def _knowledge(encoding: Encoding, rule: str, run: RunFolder, kinds: list[Type]) -> Gathered:
@@ -152,7 +158,7 @@ def _knowledge_parts(encoding: Encoding, kind: Type) -> Iterator[Job]:
         others = [_other(did, pid, counts) for did, pid in positions[start:stop]]
         passages = {*range(start, stop), *(numbers[other] for other in others if other)}
         label = f"{kind.folder.title}, passages {start}-{stop - 1} of {len(positions)}"
-        params = {"type": kind.folder.kind, "rows": [start, stop], "others": others}
+        params = {"type": kind.folder.kind, "rows": [start, stop], "others": others, **_under(kind)}
         yield _part(encoding, kind, "test_passages", start, stop, label, passages, params, ".tsv")
 
 
@@ -213,6 +219,7 @@ def _heldout_parts(encoding: Encoding, kind: Type) -> Iterator[Job]:
             "general": general if start == 0 else None,
             "sha256": [sha256(Path(file)) for file in files],
             "max_new_tokens": how.max_new_tokens,
+            **_under(kind),
         }
         if general and start == 0:
             own = [position for adapters in general[1] for position in adapters]
@@ -263,7 +270,11 @@ def _part(
         rule=kind.folder.rule(what, start, of=kind.passages),
         name=f"predict/{name}",
         label=label,
-        inputs={**prompts.inputs, "records": _records(kind, passages)},
+        inputs={
+            **prompts.inputs,
+            "records": _records(kind, passages),
+            "task_adapter": layout.adapter_files(params["task_adapter"]["path"]) if "task_adapter" in params else [],
+        },
         outputs={"answers": layout.answers(layout.settled(name, answered), suffix)},
         params={
             "label": label,

@@ -20,7 +20,7 @@ from ..core.twice import refuse_twice
 from ..core.values import NAME, chat_date
 from ..data.objectives import CONTEXTS, SEQUENCES
 from . import layout
-from .methods import TOGETHER, named
+from .methods import METHODS, TOGETHER, named
 from .run import LATER, Run
 
 SAMPLE = 300  # questions, as the papers
@@ -67,7 +67,7 @@ def load_schema() -> dict[str, Any]:
     properties = schema["properties"]
     properties["inference_methods"] |= {
         "items": {"enum": named()},
-        "default": named(),
+        "default": [name for name in named() if not METHODS[name].task],
         "description": f"a list of {', '.join(named())}, which may be empty",
     }
     way = {"enum": list(TOGETHER)}
@@ -108,6 +108,10 @@ def _not_together(setting: dict[str, Any]) -> Iterator[str]:
     """What is wrong with values that are allowed, each on its own."""
     if setting["with_cot"] and not setting["fewshot"]:
         yield "with_cot: true needs fewshot, a JSON list of {question, answer}"
+    if (task := setting["task_adapter"]) and task == setting["base_weight"]:
+        yield "task_adapter and base_weight are one adapter, which would be counted twice: leave one at null"
+    if not task and (lone := [name for name in setting["inference_methods"] if METHODS[name].task]):
+        yield f"inference_methods: {lone[0]} asks the task adapter alone, and task_adapter is null"
     if setting["projector"] and (setting["objective"] != "reference" or setting["contexts"] not in (None, "both")):
         yield "projector: true makes the training pairs of a translator: leave objective at reference, contexts at null"
     if SEQUENCES[setting["objective"]].teacher:
@@ -178,7 +182,7 @@ def _run(setting: dict[str, Any]) -> Run:
     setting["prompt_templates"] = setting["prompt_templates"] or str(layout.TEMPLATES)
     for key in ("projector_data_dir", "prompt_templates", "adapter_dir", "store_dir"):
         setting[key] = layout.one_spelling(setting[key])
-    for key in ("fewshot", "base_weight"):
+    for key in ("fewshot", "base_weight", "task_adapter"):
         setting[key] = setting[key] and os.path.expanduser(setting[key])
     if setting["contexts"] == SEQUENCES[setting["objective"]].contexts:
         setting["contexts"] = None  # what it has anyway

@@ -6,13 +6,11 @@ settings are an error.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import LoraryError
 from ..core.files import check_folder, refuse_detours, sha256
 from ..data import questions, rows
-from ..data.objectives import SEQUENCES
-from . import layout, model, raw
+from . import layout, model, raw, training
 from .config import Run
 from .job import Job, Stage
 from .layout import RunFolder, TypeFolder
@@ -31,8 +29,7 @@ NUMERICS = 2
 # The same where only what a GPU makes differs. It is no part of an adapter's digest, since that is the same on every
 # device: each entry of the store that a GPU made says with which version.
 GPU_NUMERICS = 1
-# Goes up with every change that makes a teacher say something else: it is asked anew, and its adapters trained again.
-TEACHER = 1
+ANOTHER = "Leave one out, or give one another adapter_dir"
 # Keys in which two runs may not differ that answer with the same adapters.
 ANSWERED = ("max_new_tokens", *ROUTING, "heldout_questions", "general_questions", "general_adapters")
 # Keys of raw sources in which two runs may differ that write the same adapters.
@@ -48,6 +45,7 @@ class Part:
     folder: TypeFolder
     data: Augmented
     per_job: int
+    task: dict[str, str] | None  # the task adapter
 
     @property
     def counts(self) -> list[int]:
@@ -69,6 +67,7 @@ class Type:
     asked: Run  # of the runs with inference_methods, the one with the most questions
     asked_counts: list[int]
     exporting: list[Answers]  # of the runs that export something of it
+    task: dict[str, str] | None  # the task adapter: path and sha256
     questions: bool  # whether there are any to be answered
     of_data: list[str]  # all types of the data, this one among them
 
@@ -128,6 +127,7 @@ def make(runs: list[Run]) -> Encoding:
             asked=asked.run,
             asked_counts=asked.counts,
             exporting=[other.run.answers for other in parts if other.run.answers.export],
+            task=part.task,
             questions=part.data.questions,
             of_data=part.data.types,
         )
@@ -148,11 +148,11 @@ def make(runs: list[Run]) -> Encoding:
 
 
 def _base_weight(part: Part, model: Job) -> Job:
-    training = vars(part.run.training)
-    given = training["base_weight"]
+    keys = vars(part.run.training)
+    given = keys["base_weight"]
     params = {
         "model_source": model.params,
-        **{key: training[key] for key in ("lora_rank", "lora_alpha", "lora_target_modules", "seed", "base_weight")},
+        **{key: keys[key] for key in ("lora_rank", "lora_alpha", "lora_target_modules", "seed", "base_weight")},
     }
     if given:  # what is moved or copied there may be older than what was made of the one before
         params["base_weight"] = {file: sha256(Path(file)) for file in layout.adapter_files(given)}
@@ -187,18 +187,13 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
     passages = folder.adapters(part.counts)
     name = layout.batches_name(run, folder)
     per_file = part.per_job * -(-PASSAGES_PER_PROMPT_FILE // part.per_job)
-    training = vars(run.training)
-    decides = ("per_device_train_batch_size", "num_train_epochs", "learning_rate", "precision")
     params = {
         "model_source": model.params,
-        "settings": {
-            "numerics": NUMERICS,
-            **{key: training[key] for key in decides},
-            **_aim(run),
-        },
+        "settings": {"numerics": NUMERICS, **training.settings(run, part.task)},
         "gpu_numerics": GPU_NUMERICS,  # which calls the job again; the store says what is left to do
         "adapters_per_step": run.jobs.adapters_per_step,
         "store": run.jobs.store_dir,
+        **({"task_adapter": part.task} if part.task else {}),
     }
     made_of = {key: params[key] for key in ("model_source", "settings", "gpu_numerics")}
     made_of |= {"base_weight": base_weight.params, "prompts": prompts.label}
@@ -218,6 +213,7 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
                     "model": model.outputs["model"],
                     "base_weight": list(base_weight.outputs.values()),
                     "prompts": layout.PROMPTS.format(prompts=prompts.label, start=first_of_file, stop=last_of_file),
+                    "task_adapter": layout.adapter_files(part.task["path"]) if part.task else [],
                 },
                 outputs={"adapters": passages[start : last + 1], "record": folder.record(start, last, made_of)},
                 params={**params, "label": label},
@@ -227,20 +223,13 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
     return batches
 
 
-def _aim(run: Run) -> dict[str, Any]:
-    """What of the objective decides adapters besides their prompt ids; of the reference's nothing."""
-    objective, training = run.prompts.objective, vars(run.training)
-    aim = deciding({"objective": objective})
-    if SEQUENCES[objective].teacher:
-        aim |= {"teacher": TEACHER, **{key: training[key] for key in training if key.startswith("distill_")}}
-    return aim
-
-
 def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> Job:
     """The table of a run's adapters, and run.json beside it."""
     runs = {part.number: part.run for _, part in contents}
     kind, _ = contents[0]
     first = kind.batches[0]
+    if any(other.task != kind.task for other, _ in contents):
+        raise LoraryError(f"Two runs would write into {folder.path}, with different task_adapter. {ANOTHER}.")
     parts = {
         kind.folder.kind: {
             "table": folder.part(kind.folder.kind, ".tsv"),
@@ -271,6 +260,7 @@ def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> J
             "parts": parts,
             "runs": [deciding(run.flat("answers")) for run in runs.values()],
             "data": sorted({str(path) for _, part in contents for path in part.data.files}),
+            **({"task_adapter": kind.task} if kind.task else {}),
         },
     )
 
@@ -284,7 +274,8 @@ def _parts(run: Run, number: int) -> list[Part]:
     if isinstance(per_job, str):  # auto
         total = sum(sum(data.counts) for data in types.values())
         per_job = 1 if total <= JOBS else min(-(-total // JOBS), MOST_PASSAGES_PER_JOB)
-    parts = [Part(run, number, TypeFolder(folder, kind), data, per_job) for kind, data in types.items()]
+    task = training.task_adapter(run)
+    parts = [Part(run, number, TypeFolder(folder, kind), data, per_job, task) for kind, data in types.items()]
     for part in parts:
         refuse_detours(part.folder.path, run.jobs.adapter_dir)
     return parts
@@ -301,15 +292,16 @@ def _augmented(run: Run) -> dict[str, Augmented]:
 
 
 def _check_paths(run: Run) -> None:
-    needed = {"prompt_templates": run.prompts.prompt_templates, "base_weight": run.training.base_weight}
+    given = {key: getattr(run.training, key) for key in ("base_weight", "task_adapter")}
+    needed = {"prompt_templates": run.prompts.prompt_templates, **given}
     if run.prompts.with_cot:
         needed["fewshot"] = run.prompts.fewshot
     for key, path in needed.items():
         if path and not Path(path).exists():
             raise LoraryError(f"{key}: there is no {path} (seen from {Path.cwd()}).")
-    given = run.training.base_weight
-    if lacking := [file for file in layout.adapter_files(given) if not Path(file).is_file()] if given else []:
-        raise LoraryError(f"base_weight: {given}: no adapter in PEFT's format: there is no {' and no '.join(lacking)}.")
+    for key, path in given.items():
+        if lacking := [file for file in layout.adapter_files(path) if not Path(file).is_file()] if path else []:
+            raise LoraryError(f"{key}: {path}: no adapter in PEFT's format: there is no {' and no '.join(lacking)}.")
     for key in ("adapter_dir", "store_dir"):
         check_folder(key, getattr(run.jobs, key))
 
@@ -345,5 +337,5 @@ def _refuse_conflict(parts: list[Part]) -> None:
         if differing:
             raise LoraryError(
                 f"runs[{part.number}] and runs[{last.number}] would both write {last.folder.path}, with different"
-                f" {', '.join(differing)}. Leave one out, or give one another adapter_dir."
+                f" {', '.join(differing)}. {ANOTHER}."
             )

@@ -24,6 +24,7 @@ def make(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[
         exports = dict.fromkeys(_exported(answers) for kind in kinds for answers in kind.exporting)
         if not exports:  # mostly: and every job of a cluster reads the Snakefile again
             continue
+        task = kinds[0].task  # of all of them
         there = [
             layout.passage_name(kind.folder.kind, did, pid)
             for kind in kinds
@@ -41,9 +42,12 @@ def make(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[
             job = Job(
                 rule=layout.numbered("export_routes" if way == ROUTED else "export_adapter", number),
                 label=f"{len(names)} adapters into {output}",
-                inputs={"adapters": [f"{run.path}/{name}" for name in names]},
+                inputs={
+                    "adapters": [f"{run.path}/{name}" for name in names],
+                    "task_adapter": layout.adapter_files(task["path"]) if task else [],
+                },
                 outputs={"adapter": output},
-                params={"mean": True} if way == MEAN else {},
+                params={**({"mean": True} if way == MEAN else {}), **({"task_adapter": task} if task else {})},
             )
             if way == ROUTED:
                 among = [kind for kind in kinds if any(layout.is_of(name, kind.folder.kind) for name in names)]

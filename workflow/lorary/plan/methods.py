@@ -22,11 +22,14 @@ class Method:
     passages: bool  # the question's passages stand in the prompt
     adapters: bool  # the adapters of the question's passages are active
     together: str = SUM  # in this way
+    task: bool = False  # the task adapter alone is active: what it knows without any passage's
 
 
-# After inference.py of Parametric RAG (Su et al., SIGIR 2025); what works together in another way is ours.
+# After inference.py of Parametric RAG (Su et al., SIGIR 2025); what works together in another way, and the task adapter
+# alone, are ours.
 METHODS = {
     "vanilla": Method("bare model", "#8a8f98", passages=False, adapters=False),
+    "task": Method("task adapter alone", "#b45309", passages=False, adapters=False, task=True),
     "icl": Method("passages in the prompt", "#0d9488", passages=True, adapters=False),
     "prag": Method("adapters", "#2563eb", passages=False, adapters=True),
     "prag_mean": Method("adapters (mean)", "#60a5fa", passages=False, adapters=True, together=MEAN),

@@ -39,6 +39,7 @@ LATER: dict[str, Any] = {
     "contexts": None,
     "distill_top_k": 64,
     "distill_temperature": 1.0,
+    "task_adapter": None,
 }
 # Those that are in the names of runs, where they are set: two settings of them lie side by side.
 IN_NAMES = ("objective", "contexts", "distill_top_k", "distill_temperature")
@@ -124,6 +125,7 @@ class Training:
     lora_alpha: int
     lora_target_modules: list[str]
     base_weight: str | None
+    task_adapter: str | None
     seed: int
     precision: str
     distill_top_k: int

@@ -39,12 +39,14 @@ def train_adapters(
     adapters_per_step: int | str,
     store: str,
     threads: int,
+    task_adapter: dict[str, str] | None = None,
 ) -> None:
     """Make the adapter directories `outputs` (`.../data_<did>/passage_<pid>`) of one batch of passages.
 
     What the store holds undamaged is linked; the rest is trained, each adapter into the store as soon as it is done. A
     passage that fails does not stop the others. `record` is written when all are there, a line an adapter; `outcome`
-    (JSON) always, for the summary. Raises LoraryError that names the passages that failed.
+    (JSON) always, for the summary. `task_adapter` (its `path` and `sha256`, which `settings` have too): what all are
+    trained over. Raises LoraryError that names the passages that failed.
     """
     began, base = time.monotonic(), digest_base_weight(base_weight)
     paths = {layout.position_of(path): path for path in outputs}
@@ -60,7 +62,9 @@ def train_adapters(
     @contextlib.contextmanager
     def begin() -> Iterator[Work]:
         with take_device(threads) as (device, device_name):
-            encoder = Encoder(model, base_weight, config, settings, adapters_per_step, device, device_name, store)
+            encoder = Encoder(
+                model, base_weight, config, settings, adapters_per_step, device, device_name, store, task_adapter
+            )
             if digest_base_weight(base_weight) != base:
                 raise LoraryError(
                     f"{base_weight} was made anew while this job waited for its device, by a call with other settings."
@@ -164,8 +168,11 @@ class Encoder:
         device,
         device_name: str,
         store: str = "",
+        task_adapter: dict[str, str] | None = None,
     ):
-        """`store`: where a teacher's words are kept, if the objective has one."""
+        """`store`: where a teacher's words are kept, if the objective has one; `task_adapter`: what is added to the
+        frozen weights, its `path` and `sha256`."""
+        from ..adapters.task import load_task_adapter, merge_task_adapter
         from ..base import decoder
         from . import trainer
 
@@ -179,6 +186,8 @@ class Encoder:
         self.settings = settings
         self.config = adapter_config
         self.model = decoder.load(model, settings["precision"], device)
+        if task_adapter:
+            merge_task_adapter(self.model, load_task_adapter(task_adapter, self.model))
         scale = config["lora_alpha"] / config["r"]
         self.trainer = trainer.Trainer(self.model, tensors, scale, settings, adapters_per_step)
         self.teacher = None
@@ -216,11 +225,13 @@ class Encoder:
         yield refused
 
     def _aim(self, passage: Passage) -> dict[str, Any]:
-        """What training.json says of an objective that is not the reference's: which, and how many tokens it trains."""
+        """What training.json says of a task adapter, and of an objective that is not the reference's: which, and how
+        many tokens it trains."""
+        under = {key: self.settings[key] for key in ("task_adapter",) if key in self.settings}
         if "objective" not in self.settings:
-            return {}
+            return under
         aim = {key: self.settings[key] for key in self.settings if key.startswith(("objective", "distill"))}
-        return {**aim, "predicted": sum(map(Example.predicted, passage.examples))}
+        return {**under, **aim, "predicted": sum(map(Example.predicted, passage.examples))}
 
     def _trainable(
         self, passages: Iterator[Passage], items: Iterable[Item], under_way: dict[Position, Item], refused: Done

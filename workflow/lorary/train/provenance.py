@@ -22,15 +22,17 @@ def describe_run(
     base_weight: str,
     data: list[str],
     tables: dict[str, str],
+    task_adapter: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """What run.json says of a call: the resolved config of each run that wrote into this folder; the table of each type
     (`tables`); versions; the git revision of this workflow, where there is one; and sha256 of base model, base weight,
-    data, templates and few-shot examples."""
+    task adapter (where there is one), data, templates and few-shot examples."""
     files = {path for run in runs for path in (run["prompt_templates"], run["with_cot"] and run["fewshot"]) if path}
     return {
         "config": runs,
         "model": fingerprint(model),
         "base_weight": {"path": base_weight, "sha256": digest_base_weight(base_weight)},
+        **({"task_adapter": task_adapter} if task_adapter else {}),
         "files": {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in sorted({*data, *files})},
         "tables": tables,
         "numerics": NUMERICS,

@@ -23,7 +23,7 @@ from ..core.device import free_memory, out_of_memory
 from ..core.files import sync, written_whole
 from ..core.store import Store, digest
 from ..data.sequences import Example, Passage
-from ..plan.encode import TEACHER
+from ..plan.training import TEACHER
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,11 @@ Said = tuple[np.ndarray, np.ndarray]  # (N, k): the likeliest ids (int32), and t
 
 class Teacher:
     def __init__(self, model: nn.Module, weights: str, settings: dict[str, Any], store: str):
-        """`weights`: the digest of the model's; `model` has no adapters at work whenever `teach` is called."""
+        """`weights`: the digest of the model's; `model` has no adapters at work whenever `teach` is called. A task
+        adapter in its weights is part of the teacher."""
         self.model, self.top_k = model, settings["distill_top_k"]
         self.decides = {"version": TEACHER, "model": weights, "precision": settings["precision"], "top_k": self.top_k}
+        self.decides |= {key: settings[key] for key in ("task_adapter",) if key in settings}
         self.store, self.folder = Store(store), Path(store) / FOLDER
 
     def teach(self, passage: Passage) -> Passage:
