@@ -180,8 +180,13 @@ def test_runs_of_one_folder_are_routed_alike():
         {"combine_adapters": "sum"}, {"combine_adapters": "mixture"}, inference_methods=["prag", "vanilla"]
     )
     assert [method_of(p) for p in predict.predictions] == ["vanilla", "prag", "prag_mixture"]
-    with pytest.raises(LoraryError, match=r"would both write .*/total, with different routed_top, routed_by"):
-        make({"routed_top": 2}, {"combine_adapters": "routed", "routed_by": "rank"})
+    routed = [{"combine_adapters": "routed", "routed_top": 2}, {"combine_adapters": ["mean", "routed"]}]
+    with pytest.raises(LoraryError, match=r"would both write .*/total, with different routed_top\."):
+        make(*routed)
+    for other in ({"combine_adapters": "sum"}, {"inference_methods": [], "combine_adapters": "routed"}):
+        _, predict = make(other, routed[0], inference_methods=["prag"])
+        of_method = {method_of(p): p.jobs[0].params for p in predict.predictions}
+        assert of_method["prag_routed"]["routed_top"] == 2  # of the run that routes
 
 
 def test_without_methods_there_is_nothing_to_make():

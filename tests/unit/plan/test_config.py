@@ -385,6 +385,16 @@ def test_a_translators_pairs_are_made_as_the_reference_does():
     resolve({"projector": True, "objective": "reference", "contexts": "both"})
 
 
+def test_what_belongs_to_routing_goes_with_it():
+    fault = "routed_top is given, and combine_adapters is sum; combine_adapters: routed reads it"
+    assert fault in refusal({"routed_top": 2})
+    assert "runs[0].routed_by is given" in refusal(
+        {"combine_adapters": "routed", "routed_by": "rank", "runs": [{"combine_adapters": ["sum", "mean"]}, {}]}
+    )
+    for ways in ("routed", ["sum", "routed"]):
+        resolve({"combine_adapters": ways, "routed_by": "rank", "routed_top": 2})
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

@@ -20,7 +20,7 @@ from ..core.twice import refuse_twice
 from ..core.values import NAME, chat_date
 from ..data.objectives import CONTEXTS, SEQUENCES
 from . import layout
-from .methods import METHODS, TOGETHER, named
+from .methods import METHODS, ROUTED, ROUTING, TOGETHER, named
 from .run import LATER, Run
 
 SAMPLE = 300  # questions, as the papers
@@ -121,6 +121,11 @@ def _not_together(setting: dict[str, Any]) -> Iterator[str]:
         for key in ("distill_top_k", "distill_temperature"):
             if setting[key] != LATER[key]:
                 yield f"{key} is given, and objective is {setting['objective']}; objective: distill reads it"
+    ways = _ways(setting)
+    if ROUTED not in ways:
+        for key in ROUTING:
+            if setting[key] != LATER[key]:
+                yield f"{key} is given, and combine_adapters is {', '.join(ways)}; combine_adapters: routed reads it"
     source = setting["source"]
     needed, allowed = SOURCES[source]
     for key in ("documents", "corpus", "questions"):
@@ -188,10 +193,14 @@ def _run(setting: dict[str, Any]) -> Run:
         setting["contexts"] = None  # what it has anyway
     for key in ("learning_rate", "distill_temperature"):
         setting[key] = float(setting[key])  # 1 and 1.0 are one path: lr=1.0
-    ways = setting["combine_adapters"]
-    setting["combine_adapters"] = ways if isinstance(ways, list) else [ways]
+    setting["combine_adapters"] = _ways(setting)
     groups = typing.get_type_hints(Run).values()
     return Run(*(group(**{key.name: setting[key.name] for key in dataclasses.fields(group)}) for group in groups))
+
+
+def _ways(setting: dict[str, Any]) -> list[str]:
+    ways = setting["combine_adapters"]
+    return ways if isinstance(ways, list) else [ways]
 
 
 def _label(path: str) -> str:

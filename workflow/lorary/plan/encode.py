@@ -14,7 +14,7 @@ from . import layout, model, raw, training
 from .config import Run
 from .job import Job, Stage
 from .layout import RunFolder, TypeFolder
-from .methods import METHODS, ROUTING, answering
+from .methods import METHODS, ROUTED, ROUTING, answering
 from .raw import Augmented
 from .resources import Resources
 from .run import Answers, deciding
@@ -31,7 +31,7 @@ NUMERICS = 2
 GPU_NUMERICS = 1
 ANOTHER = "Leave one out, or give one another adapter_dir"
 # Keys in which two runs may not differ that answer with the same adapters.
-ANSWERED = ("max_new_tokens", *ROUTING, "heldout_questions", "general_questions", "general_adapters")
+ANSWERED = ("max_new_tokens", "heldout_questions", "general_questions", "general_adapters")
 # Keys of raw sources in which two runs may differ that write the same adapters.
 FREE_OF_RAW = ("augment_at_once", "augment_base_url", "augment_prices", "passages_per_augment_job")
 
@@ -123,8 +123,8 @@ def make(runs: list[Run]) -> Encoding:
             per_job=part.per_job,
             batches=batches,
             prompts=ids,
-            methods=[m for m in METHODS if any(m in _methods(other.run) for other in asking)],
-            asked=asked.run,
+            methods=[m for m in METHODS if any(m in answering(other.run.answers) for other in asking)],
+            asked=_routing_of(asking, asked.run),
             asked_counts=asked.counts,
             exporting=[other.run.answers for other in parts if other.run.answers.export],
             task=part.task,
@@ -313,8 +313,10 @@ def _refuse_others(first: Job, job: Job) -> None:
         raise LoraryError(f"Two runs would have {job.label} augmented, with different {', '.join(differing)}.")
 
 
-def _methods(run: Run) -> list[str]:
-    return answering(run.answers.inference_methods, run.answers.combine_adapters)
+def _routing_of(asking: list[Part], run: Run) -> Run:
+    """The run, which may not route itself, with how those route that do."""
+    routed = next((vars(part.run.answers) for part in asking if ROUTED in part.run.answers.combine_adapters), {})
+    return replace(run, answers=replace(run.answers, **{key: routed[key] for key in ROUTING if routed}))
 
 
 def _largest(parts: list[Part]) -> Part:
@@ -333,7 +335,9 @@ def _refuse_conflict(parts: list[Part]) -> None:
         differing = [key for key in a if key not in free and a[key] != b[key]]
         one, other = part.run.answers, last.run.answers
         if one.inference_methods and other.inference_methods:
-            differing += [key for key in ANSWERED if getattr(one, key) != getattr(other, key)]
+            both_route = ROUTED in one.combine_adapters and ROUTED in other.combine_adapters
+            keys = (*ANSWERED, *(ROUTING if both_route else ()))
+            differing += [key for key in keys if getattr(one, key) != getattr(other, key)]
         if differing:
             raise LoraryError(
                 f"runs[{part.number}] and runs[{last.number}] would both write {last.folder.path}, with different"

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .run import Answers
+
 # How the adapters of a question's passages work together (`combine_adapters`), the reference's way first.
 SUM, MEAN, ROUTED, MIXTURE = "sum", "mean", "routed", "mixture"
 TOGETHER = {
@@ -56,8 +58,7 @@ def variant(name: str, way: str) -> str:
     return name if way == SUM or not METHODS[name].adapters else f"{name}_{way}"
 
 
-def answering(names: list[str], ways: list[str]) -> list[str]:
-    """The methods that answer where these are named, each once for every way that makes a difference to it, in the
-    order of the table."""
-    wanted = {variant(name, way) for name in names for way in ways}
+def answering(answers: Answers) -> list[str]:
+    """The methods that answer, each once for every way that makes a difference to it, in the order of the table."""
+    wanted = {variant(name, way) for name in answers.inference_methods for way in answers.combine_adapters}
     return [name for name in METHODS if name in wanted]
