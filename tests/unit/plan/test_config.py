@@ -382,6 +382,7 @@ def test_the_contexts_that_an_objective_has_anyway_are_none_that_are_set():
 def test_a_translators_pairs_are_made_as_the_reference_does():
     assert "projector: true" in refusal({"projector": True, "objective": "answers"})
     assert "projector: true" in refusal({"projector": True, "contexts": "none"})
+    assert "heldout_pairs: 1 and projector: true" in refusal({"projector": True, "heldout_pairs": 1})
     resolve({"projector": True, "objective": "reference", "contexts": "both"})
 
 

@@ -114,6 +114,8 @@ def _not_together(setting: dict[str, Any]) -> Iterator[str]:
         yield f"inference_methods: {lone[0]} asks the task adapter alone, and task_adapter is null"
     if setting["projector"] and (setting["objective"] != "reference" or setting["contexts"] not in (None, "both")):
         yield "projector: true makes the training pairs of a translator: leave objective at reference, contexts at null"
+    if setting["projector"] and (kept := setting["heldout_pairs"]):
+        yield f"heldout_pairs: {kept} and projector: true: a translator's training pairs are never asked; leave it at 0"
     if SEQUENCES[setting["objective"]].teacher:
         if setting["contexts"] not in (None, "none"):
             yield f"contexts is {setting['contexts']}, and with objective: distill only the teacher sees the passage"
