@@ -35,7 +35,7 @@ def make(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[
             if whole := [kind.folder.kind for kind in kinds if way != ROUTED and kind.folder.kind in wanted]:
                 raise LoraryError(
                     f"export: {whole[0]} is a whole type, which only combine_adapters: routed can export. Name a"
-                    f" question as <type>/data_<did>; the first one is {there[0].rpartition('/')[0]}."
+                    f" question as <type>/data_<did>, a passage as <type>/data_<did>/passage_<pid>, as {there[0]}."
                 )
             names = chosen(there, list(wanted), "export", run.path, types=way == ROUTED)
             output = layout.export(run, list(wanted), names, BY_RANK if by == "rank" else EXPORTED[way])
