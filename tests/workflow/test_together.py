@@ -6,13 +6,58 @@ import json
 
 import pytest
 
+import tiny
 from lorary.answer.ask import ask
+from lorary.answer.score import cut
 from lorary.core.errors import LoraryError
 
 RUN = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
 
 
-def test_two_ways_in_one_call_and_another_over_a_task_adapter(finished, monkeypatch):
+def test_two_ways_in_one_call(finished):
+    """What is routed answers as its passage's own adapter does; beside it a mixture, which does not."""
+    run = RUN.replace("0.01", "0.3")  # a rate that changes every answer
+    rows = json.loads((finished.folder / "data/toy/aug/total.json").read_text())
+    best = [1, 0, 1]
+    for row, i in zip(rows, best, strict=True):
+        row["question"] += f" {row['passages'][i]}"
+    questions = [row["question"] for row in rows]
+    finished.write_rows(rows)
+    alone = [
+        {"did": did, "pid": pid, "kind": "untrained", "question": question, "answer": "it"}
+        for did, (pid, question) in enumerate(zip(best, questions, strict=True))
+    ]
+    tiny.write_rows(finished.folder / "alone.json", alone)
+    finished.settings |= {"inference_methods": ["prag"], "max_new_tokens": 6, "learning_rate": 0.3}
+    finished.settings |= {"combine_adapters": ["routed", "mixture"], "export": "total", "passages_per_job": 6}
+    finished.settings["heldout_questions"] = "alone.json"
+    finished.snakemake("all", "export")
+    answers = finished.folder / f"results/predictions/{run}"
+
+    def said(method):
+        told = json.loads((answers / method / "total/predict.json").read_text())
+        assert [answer["question"] for answer in told] == questions
+        return [answer["eval_predict"] for answer in told]
+
+    with (answers / "heldout.tsv").open(newline="") as file:
+        assert said("prag_routed") == [cut(line["answer_own"], False) for line in csv.DictReader(file, delimiter="\t")]
+    assert all(one != other for one, other in zip(said("prag_routed"), said("prag_mixture"), strict=True))
+    assert not (answers / "prag").exists()
+    page = (finished.folder / "results/report.html").read_text()
+    assert "<h2>Adapters together" in page
+    assert "for how many questions routing chose a right passage is not known" in page
+    with (finished.folder / f"results/export/{run}/total_routed.tsv").open(newline="") as file:
+        table = [line for line in csv.DictReader(file, delimiter="\t") if line["rank"] == "1"]
+    assert [line["question"] for line in table] == questions
+    assert [line["adapter"] for line in table] == [
+        f"results/adapters/{run}/total/data_{did}/passage_{pid}" for did, pid in enumerate(best)
+    ]
+    assert all((finished.folder / line["adapter"] / "adapter_model.safetensors").is_file() for line in table)
+    assert "Nothing to be done" in finished.snakemake("-n").stdout
+
+
+@pytest.mark.all  # tests/unit has what is trained, answered and exported
+def test_ways_over_a_task_adapter(finished, monkeypatch):
     finished.settings |= {"inference_methods": ["prag"], "combine_adapters": ["routed", "mixture"], "max_new_tokens": 4}
     task = f"results/adapters/{RUN}/total/data_0/passage_0"
     over = {"task_adapter": task, "adapter_dir": "over", "inference_methods": ["task", "prag"]}
