@@ -135,6 +135,7 @@ def test_a_new_method_predicts_that_method_only_and_the_same_call_again_does_not
     assert "Nothing to be done" in answered.snakemake().stdout
 
 
+@pytest.mark.all  # tests/unit/answer has of what an answer's key consists
 def test_a_retrained_adapter_repeats_only_the_batches_that_use_it(answered):
     before = predictions(answered)
     rows = json.loads((answered.folder / "data/toy/aug/total.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 
 import tiny
 from lorary.core.errors import LoraryError
-from lorary.plan import encode, layout, model
+from lorary.plan import encode, layout, model, training
 from lorary.plan.config import load_schema, resolve
 from lorary.plan.run import LATER
 
@@ -232,7 +232,7 @@ def test_objectives_lie_side_by_side_with_prompt_ids_and_digests_of_their_own(mo
     assert second.params == {**first.params, "objective": "answers"}
     taught = make(objective="distill").batches[0].params["settings"]
     assert taught | {"objective": "distill", "distill_top_k": 64, "distill_temperature": 1.0} == taught
-    monkeypatch.setattr(encode, "TEACHER", 99)  # a release whose teacher says something else
+    monkeypatch.setattr(training, "TEACHER", 99)  # a release whose teacher says something else
     assert make(objective="distill").batches[0].params["settings"] != taught
     settings = [kind.batches[0].params["settings"] for kind in made.types]
     assert ["objective" in setting for setting in settings] == [False, True, True, True]
