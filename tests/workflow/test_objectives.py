@@ -2,10 +2,7 @@
 
 import json
 
-import pytest
 
-
-@pytest.mark.all  # tests/unit/plan has the paths and digests, tests/unit/train what is trained
 def test_objectives_lie_beside_the_reference_which_is_not_made_again(finished):
     folder = finished.folder
     before = finished.adapters()
