@@ -140,7 +140,7 @@ def _table(home: Path, seeds: list[int]) -> str:
     lines = [
         f"F1 in percent (95 % interval over questions), the mean of the seeds {', '.join(map(str, seeds))}:",
         "",
-        "| | tokens a passage | " + " | ".join(OWN.values()) + " | "
+        "| | tokens that a passage is trained on | " + " | ".join(OWN.values()) + " | "
         + " | ".join(f"{n} {way}" for n in AMONG for way in TOGETHER) + " |",
         "|" + " --- |" * (2 + len(OWN) + len(AMONG) * len(TOGETHER)),
     ]  # fmt: skip
@@ -169,7 +169,7 @@ def _own(home: Path, scores: pd.DataFrame) -> pd.DataFrame:
     for line in found.to_dict("records"):
         answers = Path(line["path"]).parents[1]  # of the run
         adapters = str(answers).replace(f"{line['adapter_dir']}_predictions", line["adapter_dir"], 1)
-        trained = pd.read_csv(home / adapters / INDEX, sep="\t")["tokens"]
+        trained = pd.read_csv(home / adapters / INDEX, sep="\t")["tokens"] * line["num_train_epochs"]
         asked = pd.read_csv(home / answers / "heldout.tsv", sep="\t", keep_default_na=False)
         tables.append(asked.assign(objective=line["objective"], tokens=trained.mean()))
     return pd.concat(tables)
