@@ -204,6 +204,7 @@ def _heldout_parts(encoding: Encoding, kind: Type) -> Iterator[Job]:
     path = how.general_questions
     general = _in_turn(path, how.general_adapters, positions) if path else None
     files = [file for file in (written, path) if file]
+    sums = [sha256(Path(file)) for file in files]
     for start in range(0, len(positions), PASSAGES_PER_JOB):
         some = positions[start : start + PASSAGES_PER_JOB]
         others = [_other(did, pid, counts) for did, pid in some]
@@ -217,7 +218,7 @@ def _heldout_parts(encoding: Encoding, kind: Type) -> Iterator[Job]:
             "heldout_pairs": kept,
             "written": written,
             "general": general if start == 0 else None,
-            "sha256": [sha256(Path(file)) for file in files],
+            "sha256": sums,
             "max_new_tokens": how.max_new_tokens,
             **_under(kind),
         }
