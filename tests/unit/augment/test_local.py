@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 import tiny
 from lorary.augment import local, writing
 from lorary.augment.talk import Reply, Request
-from lorary.base import reading
+from lorary.base import greedy, reading
 from lorary.base.fetch import get_model
 from lorary.core.errors import LoraryError
 from lorary.core.work import Fault, Item
@@ -97,7 +97,7 @@ def test_greedy_replies_are_those_of_transformers_one_by_one(model, folder, monk
     # in another order, alone, and some at a time
     assert model.write(REQUESTS[::-1]) == [*wanted[::-1]]
     assert model.write(REQUESTS[2:3]) == [wanted[2]]
-    monkeypatch.setitem(local.ROWS_AT_ONCE, "cpu", 3)
+    monkeypatch.setitem(greedy.ROWS_AT_ONCE, "cpu", 3)
     assert model.write(REQUESTS) == [*wanted]
     # one ends before its end token, and the others go on
     monkeypatch.setattr(model.writer, "ends", {tokens[1][15]})
@@ -230,7 +230,7 @@ def test_a_seed_decides_what_is_drawn_and_the_batch_does_not(model, monkeypatch)
     assert len({one.text, two.text, replies[0].text}) == 3
     assert re.fullmatch("[a-z ]+", held.text)
     assert [model.write([request])[0] for request in drawn] == [one, two, again, held]
-    monkeypatch.setitem(local.ROWS_AT_ONCE, "cpu", 2)
+    monkeypatch.setitem(greedy.ROWS_AT_ONCE, "cpu", 2)
     assert model.write(drawn) == [one, two, again, held]
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from ..adapters.lora import Active, Adapter
 from ..adapters.task import load_task_adapter
 from ..base import decoder
-from ..base.attention import Cache
 from ..base.fetch import end_tokens
 from ..base.frozen import FrozenLinear
+from ..base.greedy import by_transformers, decode
 from ..base.reading import empty, fill, groups, padded
 from ..plan.methods import MEAN, MIXTURE
 
@@ -34,10 +34,6 @@ class Answerer:
         self.task = load_task_adapter(task_adapter, self.model) if task_adapter else None
         self.active = Active(self.model, adapter_names, self.task)
         decoder.prepare(self.model)
-        if not isinstance(self.model, decoder.Decoder):
-            from transformers import GenerationConfig
-
-            self.model.generation_config = GenerationConfig()  # greedy, whatever the model's own file says
         self.device = device
         self.ends = end_tokens(model)
 
@@ -125,38 +121,9 @@ class Answerer:
         there = torch.arange(wanted.shape[1], device=self.device) < lengths[:, None]
         means = ((nll * there).sum(1) / lengths).tolist()
         exact = ((likeliest == wanted) | ~there).all(1).tolist()
-        tokens = self._answers(cache, likeliest[:, 0], max_new_tokens, ended)
+        step = likeliest[:, 0]
+        tokens = decode(self.model, cache, step, self.ends, max_new_tokens, ended, self.active.take)
         return [(*said,) for _, *said in sorted(zip(order, means, exact, tokens, strict=True))]
-
-    def _answers(
-        self, cache: Cache, step: Tensor, max_new_tokens: int, ended: Callable[[list[int]], bool]
-    ) -> list[list[int]]:
-        """The tokens of each row, the first of which are these (B,), up to an end token (left out), `max_new_tokens`,
-        or where they have `ended`. Of short answers a few are long: when a quarter of the rows have ended, they are let
-        go.
-        """
-        model = cast(decoder.Decoder, self.model)
-        tokens: list[list[int]] = [[] for _ in range(len(step))]
-        rows = list(range(len(step)))  # in the cache
-        running = set(rows)
-        for i in range(max_new_tokens):
-            for row, value in zip(rows, step.tolist(), strict=True):
-                if row in running and value in self.ends:
-                    running.discard(row)
-                elif row in running:
-                    tokens[row].append(value)
-                    if ended(tokens[row]):
-                        running.discard(row)
-            if not running or i == max_new_tokens - 1:
-                break
-            if 4 * len(running) <= 3 * len(rows):
-                left = [at for at, row in enumerate(rows) if row in running]
-                cache.take(left, cache.room)
-                self.active.take(left)
-                rows, step = [rows[at] for at in left], step[left]
-            step = model.lm_head(model.hidden(step[:, None], cache)[:, 0]).argmax(-1)  # (rows,)
-            cache.lengths += 1
-        return tokens
 
     def _logits(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """ids (B, T) -> logits (N, V) at these places."""
@@ -187,22 +154,7 @@ class Answerer:
             from transformers import LogitsProcessorList
 
             settings["logits_processor"] = LogitsProcessorList([mixing.of_transformers])
-        yield from mixing.first(self.by_transformers(prompts, max_new_tokens, **settings)).T.cpu()
-
-    def by_transformers(self, prompts: list[list[int]], max_new_tokens: int, **settings: Any) -> Tensor:
-        """What transformers has to follow these prompts (B, T), greedy but for `settings` of its own."""
-        ids, lengths = padded([prompt[::-1] for prompt in prompts], self.device)
-        ids = ids.flip(1)  # padded on the left
-        mask = torch.arange(ids.shape[1], device=self.device).flip(0) < lengths[:, None]
-        output = cast(Any, self.model).generate(
-            input_ids=ids,
-            attention_mask=mask.long(),
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=0,
-            **settings,
-        )
-        return output[:, ids.shape[1] :]
+        yield from mixing.first(by_transformers(self.model, prompts, max_new_tokens, **settings)).T.cpu()
 
 
 def together(adapters: list[Adapter], way: str) -> list[list[Adapter]]:

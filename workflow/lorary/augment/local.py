@@ -1,7 +1,6 @@
 """Requests answered by a model on this machine, many at a time."""
 
 import logging
-import math
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ..answer.generate import Answerer
 from ..base.decoder import Decoder, beyond
+from ..base.greedy import batches, by_transformers
 from ..base.reading import read
 from ..core.device import free_memory, out_of_memory
 from ..core.errors import LoraryError
@@ -22,8 +22,6 @@ from .writing import Row, Writer
 
 log = logging.getLogger(__name__)
 
-# Rows that are written together at most. A step of more would be no faster a row on a processor.
-ROWS_AT_ONCE = {"cpu": 64, "cuda": 512}
 TOLD_EVERY = 30  # seconds without a talk that has ended
 STILL_WRITTEN = 0.75  # of the rows, or fewer: then the others leave the batch, which copies what is kept of these
 
@@ -76,8 +74,9 @@ class Local:
                 replies[number] = row
             else:
                 rows.append(row)
-        for group in self._groups(sorted(rows, key=lambda row: row.ids)):  # those that begin alike are neighbours
-            for part, fault in divided(group, self._attempt):
+        rows.sort(key=lambda row: row.ids)  # those that begin alike are neighbours
+        for group in batches(self.answerer.model, [row.most for row in rows]):
+            for part, fault in divided(rows[group], self._attempt):
                 for row in part:
                     replies[row.number] = fault or Reply(row.text, row.finished, len(row.ids), len(row.tokens))
         return [replies[number] for number in range(len(requests))]
@@ -93,24 +92,6 @@ class Local:
             return self.writer.row(number, request, ids)
         except LoraryError as error:
             return Fault(str(error))
-
-    def _groups(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """Rows that are written together: on a GPU no more than half of what memory the model leaves holds the keys and
-        values of."""
-        most_rows, most_tokens = ROWS_AT_ONCE.get(self.device.type, ROWS_AT_ONCE["cuda"]), math.inf
-        if self.device.type == "cuda" and isinstance(self.answerer.model, Decoder):
-            _, memory = torch.cuda.mem_get_info(self.device)
-            left = memory - torch.cuda.memory_allocated(self.device)
-            most_tokens = left / 2 / self.answerer.model.cached_bytes()
-        group: list[Row] = []
-        for row in rows:
-            longest = max(other.most for other in [*group, row])
-            if group and (len(group) == most_rows or longest * (len(group) + 1) > most_tokens):
-                yield group
-                group = []
-            group.append(row)
-        if group:
-            yield group
 
     def _attempt(self, rows: list[Row]) -> Fault | None:
         for row in rows:
@@ -153,7 +134,8 @@ class Local:
         def ended(ids: Tensor, scores: Tensor) -> Tensor:
             return torch.tensor([row.ended for row in rows], device=ids.device)
 
-        self.answerer.by_transformers(
+        by_transformers(
+            self.answerer.model,
             [row.ids for row in rows],
             max(row.request.most_tokens for row in rows),
             logits_processor=[choose],
