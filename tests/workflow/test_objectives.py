@@ -8,6 +8,7 @@ def test_objectives_lie_beside_the_reference_which_is_not_made_again(finished):
     before = finished.adapters()
     tables = {path: path.stat().st_mtime_ns for path in folder.glob("results/prompts/*/*.parquet")}
     runs = [{}, {"objective": "mixed", "contexts": "passage"}, {"objective": "distill"}]
+    runs.append({"objective": "answers", "keep_directions": 0.5, "keep_sequences": 1})
     output = finished.snakemake(runs=runs, passages_per_job=6).stdout
     after = finished.adapters()
     assert {path: after[path] for path in before} == before
@@ -16,10 +17,14 @@ def test_objectives_lie_beside_the_reference_which_is_not_made_again(finished):
         "lr=0.01_epoch=1_direct",
         "lr=0.01_epoch=1_direct_objective=mixed_contexts=passage",
         "lr=0.01_epoch=1_direct_objective=distill",
+        "lr=0.01_epoch=1_direct_objective=answers_keep_directions=0.5_keep_sequences=1",
     }
-    assert len(set(after.values())) == len(after) == 18
-    assert "18 of 18 adapters are in place" in output
+    assert len(set(after.values())) == len(after) == 24
+    assert "24 of 24 adapters are in place" in output
     assert len(list(folder.glob("results/store/teacher/*/*.safetensors"))) == 6
     (about,) = folder.glob("results/adapters/*/*/toy/*objective=distill/*/run.json")
     assert json.loads(about.read_text())["config"][0]["objective"] == "distill"
+    assert len(list(folder.glob("results/kept/*.safetensors"))) == 1
+    spared = "\n".join(text.read_text(encoding="utf-8") for text in folder.glob("logs/keep/*.log"))
+    assert "121 of 121 questions have an answer" in spared
     assert "Nothing to be done" in finished.snakemake("-n", runs=runs, passages_per_job=6).stdout

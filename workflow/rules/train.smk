@@ -1,3 +1,39 @@
+# What adapters are to spare of the base model, and the adapters.
+
+
+rule keep:
+    input:
+        model=lambda w: PLAN.encoding.kept[w.kept].inputs["model"],
+        # Its settings are in this file's name.
+        base_weight=lambda w: ancient(PLAN.encoding.kept[w.kept].inputs["base_weight"]),
+        # Their digests are in the params.
+        questions=lambda w: ancient(PLAN.encoding.kept[w.kept].inputs["questions"]),
+        task_adapter=lambda w: ancient(PLAN.encoding.kept[w.kept].inputs["task_adapter"]),
+        templates=lambda w: PLAN.encoding.kept[w.kept].inputs["templates"],
+        fewshot=lambda w: PLAN.encoding.kept[w.kept].inputs["fewshot"],
+    output:
+        layout.KEPT,
+    log:
+        layout.log("keep/{kept}"),
+    benchmark:
+        layout.benchmark("keep/{kept}")
+    wildcard_constraints:
+        kept="[^/]+",
+    conda:
+        "../../envs/lorary.yaml"
+    threads: threads
+    resources:
+        gpu=1,
+        mem_mb=lambda w, input, attempt: PLAN.encoding.kept[w.kept].resources.memory_mb(input.model, attempt),
+        runtime=lambda w, input, attempt: PLAN.encoding.kept[w.kept].resources.minutes(input.model, attempt),
+    params:
+        setting=lambda w: PLAN.encoding.kept[w.kept].params,
+    message:
+        "Asking the base model what adapters are to spare"
+    script:
+        "../scripts/keep.py"
+
+
 # One job trains one batch of passages and declares each of its adapter directories, so each batch has its rule.
 
 for kind in PLAN.encoding.types:
@@ -13,6 +49,7 @@ for kind in PLAN.encoding.types:
                 prompts=job.inputs["prompts"],
                 # Its digest is in the params.
                 task_adapter=ancient(job.inputs["task_adapter"]),
+                kept=job.inputs["kept"],
             output:
                 adapters=[directory(adapter) for adapter in job.outputs["adapters"]],
                 record=job.outputs["record"],

@@ -14,6 +14,7 @@ rule verify:
         tables=[*PLAN.tables, *PLAN.prompts],
         models=PLAN.models,
         stores=PLAN.stores,
+        kept=PLAN.kept,
     message:
         "Verifying adapters, store, tables, base weights and base models"
     script:
@@ -40,6 +41,7 @@ rule prune:
         models=PLAN.models,
         base_weights=PLAN.base_weights,
         prompts=PLAN.prompts,
+        kept=PLAN.kept,
     log:
         layout.log("prune"),
     localrule: True

@@ -26,4 +26,5 @@ with job(snakemake.log.text, setting["label"]):
         store=setting["store"],
         threads=snakemake.threads,
         task_adapter=setting.get("task_adapter"),
+        kept=snakemake.input.kept or None,
     )

@@ -8,7 +8,9 @@ import pytest
 
 import tiny
 from lorary.core.errors import LoraryError
-from lorary.plan import encode, layout, model, training
+from lorary.data import heldout
+from lorary.data.keep import read_questions, refuse_asked
+from lorary.plan import encode, keep, layout, model, training
 from lorary.plan.config import load_schema, resolve
 from lorary.plan.run import LATER
 
@@ -222,6 +224,53 @@ def test_where_all_pairs_would_be_kept_out_it_is_told_before_anything_runs():
     rows[1]["augment"][0] |= {"aug_qa": [], "error": "it was too long"}  # which has none anyway
     tiny.write_rows(Path("data/toy/aug/b.json"), rows)
     make(heldout_pairs=1)
+
+
+def test_what_is_kept_of_the_base_model_is_asked_once_for_all_that_spare_it(monkeypatch):
+    tiny.write_rows(Path("mine.json"), ["What is ice?", "Who wrote Hamlet?"])
+    tiny.write_rows(Path("asked.json"), [{"question": "what is  ice?", "answer": "water"}])
+    assert make().kept == {}
+    how = {"keep_directions": 0.9, "keep_sequences": 1}
+    made = make(runs=[{}, how, {**how, "seed": 1, "adapter_dir": "other"}, {"keep_sequences": 2}], lora_rank=4)
+    assert len(made.kept) == 2  # with directions, and without
+    bare, first, second, third = (kind.batches[0] for kind in made.types)
+    assert bare.inputs["kept"] == []
+    assert first.inputs["kept"] == second.inputs["kept"] != third.inputs["kept"]
+    assert "keep_directions=0.9_keep_sequences=1" in made.types[1].folder.path
+    assert {"keep_directions": 0.9, "keep_sequences": 1}.items() <= first.params["settings"].items()
+    others = [
+        {"keep_questions": "mine.json"}, {"chat_date": "27 Jul 2024"}, {"lora_target_modules": ["up_proj"]},
+        {"task_adapter": "task"}, {"precision": "bfloat16"},
+    ]  # fmt: skip
+    for other in others:
+        assert make(**how, **other).kept.keys().isdisjoint(made.kept)
+    assert make(**how, num_train_epochs=7, objective="answers").kept.keys() <= made.kept.keys()
+    monkeypatch.setattr(keep, "KEEP", 99)  # a release that finds other directions
+    assert make(**how).kept.keys().isdisjoint(made.kept)
+    assert "asked.json" not in refusal(**how, keep_questions="none.json")
+    told = refusal(**how, keep_questions="mine.json", general_questions="asked.json")
+    assert "general_questions asks what keep_questions has adapters trained on" in told
+    assert "What is ice?" in told
+
+
+def test_no_question_of_the_project_is_kept_and_asked():
+    kept = read_questions(str(layout.KEEP_QUESTIONS))
+    assert len(kept) == len(set(kept)) > 100
+    refuse_asked(kept, [entry["question"] for entry in heldout.read_general(str(layout.GENERAL))])
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "cannot be read as JSON"),
+        ('{"a": 1}', "is not a list of questions"),
+        ("[]", "at least one entry"),
+        ('["What?", 3, " "]', "entry 1: expected text, found 3"),
+    ],
+)
+def test_questions_to_keep_are_checked_before_anything_runs(content, told):
+    Path("mine.json").write_text(content, encoding="utf-8")
+    assert told in refusal(keep_sequences=1, keep_questions="mine.json")
 
 
 def test_objectives_lie_side_by_side_with_prompt_ids_and_digests_of_their_own(monkeypatch):

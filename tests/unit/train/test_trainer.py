@@ -37,15 +37,15 @@ def passages(made, name="llama"):
     return [of(passage.position, ids_of(passage)) for passage in found]
 
 
-def train(directory, base, some, n=1, dtype=None, task=None, **settings):
-    """Position -> Training of each passage; n side by side, over a task adapter."""
+def train(directory, base, some, n=1, dtype=None, task=None, directions=None, **settings):
+    """Position -> Training of each passage; n side by side, over a task adapter, outside of directions."""
     settings = {**tiny.TRAINING, **settings}
     model = decoder.load(directory, settings["precision"], CPU).to(dtype)
     if task is not None:
         merge_task_adapter(model, load_adapter(str(task)))
     config, tensors = adapter.read_adapter(base)
     tensors = {name: tensor.to(dtype or torch.float32) for name, tensor in tensors.items()}
-    made = trainer.Trainer(model, tensors, config["lora_alpha"] / config["r"], settings, n)
+    made = trainer.Trainer(model, tensors, config["lora_alpha"] / config["r"], settings, n, directions)
     return {training.passage.position: training for training in made.train(some, len(some))}
 
 
@@ -181,8 +181,28 @@ def test_over_a_task_adapter_it_is_training_on_the_merged_weights(made, tmp_path
         assert ours[passage.position].losses == pytest.approx(expected["losses"], rel=1e-9)
 
 
-def peft_in_float64(directory, base, examples, loss_of=plain):
-    """Losses and gradients of each step, and the update, of PEFT around transformers' own model with torch's AdamW."""
+@pytest.mark.parametrize("n", [1, 3])
+def test_outside_of_directions_it_is_training_that_is_projected_after_each_step(made, n):
+    base, some = made / "llama-base", passages(made)
+    names = [name for name in adapter.read_adapter(base)[1] if "lora_A" in name]
+    rng = np.random.default_rng(0)
+    shapes = {name: tensor.shape for name, tensor in adapter.read_adapter(base)[1].items()}
+    spared = {name: np.linalg.qr(rng.normal(size=(shapes[name][1], 5)))[0].astype(np.float32) for name in names[:-1]}
+    ours = train(made / "llama", base, some, n, torch.float64, directions=spared)
+    for passage in some:
+        tensors = ours[passage.position].tensors
+        assert all((tensors[name].float().numpy() @ each).__abs__().max() < 1e-6 for name, each in spared.items())
+        assert tensors[names[-1]].norm() > 0
+        expected = peft_in_float64(made / "llama", base, passage.examples, directions=spared)
+        update = torch.cat([expected["update"][key].flatten() for key in sorted(expected["update"])])
+        mine = updates({0: ours[passage.position]}, base)[0]
+        assert (mine - update).norm() <= 1e-6 * update.norm()
+        assert ours[passage.position].losses == pytest.approx(expected["losses"], rel=1e-9)
+
+
+def peft_in_float64(directory, base, examples, loss_of=plain, directions=None):
+    """Losses and gradients of each step, and the update, of PEFT around transformers' own model with torch's AdamW. The
+    A of these names are made orthogonal to these directions, before all steps and after each."""
     from peft import PeftModel
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
@@ -200,6 +220,14 @@ def peft_in_float64(directory, base, examples, loss_of=plain):
         parameter.data = parameter.data.double()
     start = {key: parameter.detach().clone() for key, parameter in named.items()}
     optimizer = torch.optim.AdamW(named.values(), lr=tiny.TRAINING["learning_rate"])
+
+    @torch.no_grad()
+    def project():
+        for key, each in (directions or {}).items():
+            U = torch.tensor(each, dtype=torch.float64)
+            named[key] -= named[key] @ U @ U.T
+
+    project()
     gradients, losses = [], []
     for example in examples:
         ids = torch.tensor(example.ids, dtype=torch.long)[None]
@@ -211,6 +239,7 @@ def peft_in_float64(directory, base, examples, loss_of=plain):
         losses.append(loss.item())
         gradients.append({key: parameter.grad.clone() for key, parameter in named.items()})
         optimizer.step()
+        project()
     return {
         "losses": losses,
         "gradients": gradients,

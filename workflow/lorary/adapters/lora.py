@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -182,7 +183,13 @@ class Stack:
     For a step the rows are gathered into the matrices of the layers, in the base model's type.
     """
 
-    def __init__(self, model: nn.Module, base_weight: dict[str, Tensor], scale: float):
+    def __init__(
+        self,
+        model: nn.Module,
+        base_weight: dict[str, Tensor],
+        scale: float,
+        directions: dict[str, np.ndarray] | None = None,
+    ):
         self.device, self.dtype = next(model.parameters()).device, next(model.parameters()).dtype
         self.names = sorted(base_weight)
         stored = [_transposed(name, base_weight[name]) for name in self.names]
@@ -195,6 +202,9 @@ class Stack:
                 for name, t in zip(self.names, stored, strict=True)
             ]
         ).to(self.start)
+        # of an A, what its rows are kept orthogonal to (in, directions)
+        self.directions = {name: torch.from_numpy(each).to(self.start) for name, each in (directions or {}).items()}
+        self._leave_directions(self.start[None], [0])
         self.layers, self.batch = attach(model, self.names)
         self.trained: set[LoraLinear] = set()  # which a step gives a gradient, all others none; empty before the first
         self.untouched: list[slice] = []  # of D: the parameters of those others
@@ -284,9 +294,18 @@ class Stack:
             WEIGHT_DECAY,
             EPS,
         )
+        self._leave_directions(self.flat, places)
         for part in self.untouched:
             for place in places:
                 self.flat[place, part].copy_(self.start[part])
+
+    def _leave_directions(self, flat: Tensor, places: list[int]) -> None:
+        """Make each A at these places of flat (places, D) orthogonal to its directions, where it has any."""
+        index = to_device(torch.tensor(places), self.device)
+        for name, view in zip(self.names, self._views(flat), strict=True) if self.directions else ():
+            if (directions := self.directions.get(name)) is not None:
+                A = view.index_select(0, index)  # (n, r, in)
+                view.index_copy_(0, index, A - (A @ directions) @ directions.mT)
 
     def tensors(self, flat: Tensor) -> dict[str, Tensor]:
         """The tensors of one adapter (D,), by PEFT's names."""

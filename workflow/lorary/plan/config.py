@@ -123,6 +123,10 @@ def _not_together(setting: dict[str, Any]) -> Iterator[str]:
         for key in ("distill_top_k", "distill_temperature"):
             if setting[key] != LATER[key]:
                 yield f"{key} is given, and objective is {setting['objective']}; objective: distill reads it"
+    if setting["keep_questions"] and not (setting["keep_directions"] or setting["keep_sequences"]):
+        yield "keep_questions is given, and keep_directions and keep_sequences are 0; one of them reads it"
+    if setting["projector"] and (setting["keep_directions"] or setting["keep_sequences"]):
+        yield "projector: true makes the training pairs of a translator: leave keep_directions, keep_sequences at 0"
     ways = _ways(setting)
     if ROUTED not in ways:
         for key in ROUTING:
@@ -177,7 +181,7 @@ def _run(setting: dict[str, Any]) -> Run:
         setting["general_questions"] = setting["general_questions"] or "default"
     if setting["general_questions"] == "default":
         setting["general_questions"] = str(layout.GENERAL)
-    for key in ("heldout_questions", "general_questions"):
+    for key in ("heldout_questions", "general_questions", "keep_questions"):
         setting[key] = setting[key] and layout.one_spelling(setting[key])
     if setting["sample"] is None:
         setting["sample"] = SAMPLE if setting["source"] in ("augmented", "questions") else -1
@@ -193,7 +197,7 @@ def _run(setting: dict[str, Any]) -> Run:
         setting[key] = setting[key] and os.path.expanduser(setting[key])
     if setting["contexts"] == SEQUENCES[setting["objective"]].contexts:
         setting["contexts"] = None  # what it has anyway
-    for key in ("learning_rate", "distill_temperature"):
+    for key in ("learning_rate", "distill_temperature", "keep_directions"):
         setting[key] = float(setting[key])  # 1 and 1.0 are one path: lr=1.0
     setting["combine_adapters"] = _ways(setting)
     groups = typing.get_type_hints(Run).values()
@@ -256,7 +260,7 @@ def _faults(config: dict[str, Any], schema: dict[str, Any], where: str) -> list[
         if error.absolute_path:
             key = str(error.absolute_path[0])
             faults[key] = _fault(where, key, config, properties)
-    for key in ("learning_rate", "distill_temperature", "chat_template_kwargs", "augment_prices"):
+    for key in ("learning_rate", "distill_temperature", "keep_directions", "chat_template_kwargs", "augment_prices"):
         value = config.get(key)
         values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
         if any(map(_is_no_float, values)):

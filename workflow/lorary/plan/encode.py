@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.errors import LoraryError
-from ..core.files import check_folder, refuse_detours, sha256
+from ..core.files import check_folder, refuse_detours
 from ..data import questions, rows
-from . import layout, model, raw, training
+from . import keep, layout, model, raw, training
 from .config import Run
 from .job import Job, Stage
 from .layout import RunFolder, TypeFolder
@@ -82,6 +82,7 @@ class Encoding:
     tables: dict[str, Job]
     prompts: dict[str, Job]  # by the name of their folder
     base_weights: list[Job]
+    kept: dict[str, Job]  # what adapters are to spare
     types: list[Type]
     indexes: dict[RunFolder, Job]
     raw: dict[str, dict[str, Job]]  # what makes augmented data of raw text, by rule and label
@@ -99,21 +100,24 @@ def make(runs: list[Run]) -> Encoding:
         for part in _parts(run, number):
             sharing.setdefault(part.folder.path, []).append(part)
             _refuse_conflict(sharing[part.folder.path])
-    models, tables, prompts, base_weights = Stage(), Stage(), Stage(), Stage()
+    models, tables, prompts, base_weights, kept = Stage(), Stage(), Stage(), Stage(), Stage()
     of_raw: dict[str, dict[str, Job]] = {rule: {} for rule in raw.RULES}
     types: list[Type] = []
     by_run: dict[RunFolder, list[tuple[Type, Part]]] = {}
     for parts in sharing.values():
         part = _largest(parts)  # the same adapters, and more where the sample is larger
         base = models.add(model.base_model(part.run), part.number)
-        base_weight = base_weights.add(_base_weight(part, base), part.number)
+        base_weight = base_weights.add(training.base_weight(part.run, part.folder.run, base), part.number)
         table = tables.add(_table(part), part.number)
         for job in part.data.jobs:
             _refuse_others(of_raw[job.rule].setdefault(job.label, job), job)
         if part.data.jobs and part.run.augmenting.augment_with == "local":
             models.add(model.augment_model(part.run), part.number)
         ids = prompts.add(_prompts(part, base, table), part.number)
-        batches = _batches(part, base, base_weight, ids)
+        spared = keep.keeps(part.run) and keep.job(part.run, base, base_weight, part.task)
+        if spared:
+            kept.add(spared, part.number)
+        batches = _batches(part, base, base_weight, ids, spared or None)
         asking = [other for other in parts if other.run.answers.inference_methods]
         asked = _largest(asking or [part])
         kind = Type(
@@ -138,30 +142,13 @@ def make(runs: list[Run]) -> Encoding:
         tables={job.label: job for job in tables.jobs},
         prompts={job.label: job for job in prompts.jobs},
         base_weights=[replace(job, rule=layout.numbered(job.rule, i)) for i, job in enumerate(base_weights.jobs)],
+        kept={job.label: job for job in kept.jobs},
         types=types,
         indexes={
             folder: _index(layout.numbered("index_adapters", i), folder, contents)
             for i, (folder, contents) in enumerate(by_run.items())
         },
         raw=of_raw,
-    )
-
-
-def _base_weight(part: Part, model: Job) -> Job:
-    keys = vars(part.run.training)
-    given = keys["base_weight"]
-    params = {
-        "model_source": model.params,
-        **{key: keys[key] for key in ("lora_rank", "lora_alpha", "lora_target_modules", "seed", "base_weight")},
-    }
-    if given:  # what is moved or copied there may be older than what was made of the one before
-        params["base_weight"] = {file: sha256(Path(file)) for file in layout.adapter_files(given)}
-    return Job(
-        rule="init_base_weight",
-        label=part.folder.run.base_weight,
-        inputs={"model": model.outputs["model"], "given": layout.adapter_files(given) if given else []},
-        outputs=part.folder.run.base_weight_files(params),
-        params=params,
     )
 
 
@@ -182,7 +169,7 @@ def _prompts(part: Part, model: Job, table: Job) -> Job:
     return Job("build_prompts", name, inputs, {"folder": layout.PROMPTS_FOLDER.format(prompts=name)}, params)
 
 
-def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job]:
+def _batches(part: Part, model: Job, base_weight: Job, prompts: Job, kept: Job | None) -> list[Job]:
     run, folder = part.run, part.folder
     passages = folder.adapters(part.counts)
     name = layout.batches_name(run, folder)
@@ -196,7 +183,7 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
         **({"task_adapter": part.task} if part.task else {}),
     }
     made_of = {key: params[key] for key in ("model_source", "settings", "gpu_numerics")}
-    made_of |= {"base_weight": base_weight.params, "prompts": prompts.label}
+    made_of |= {"base_weight": base_weight.params, "prompts": prompts.label, **({"kept": kept.label} if kept else {})}
     batches = []
     for start in range(0, len(passages), part.per_job):
         last = min(start + part.per_job, len(passages)) - 1
@@ -214,6 +201,7 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job) -> list[Job
                     "base_weight": list(base_weight.outputs.values()),
                     "prompts": layout.PROMPTS.format(prompts=prompts.label, start=first_of_file, stop=last_of_file),
                     "task_adapter": layout.adapter_files(part.task["path"]) if part.task else [],
+                    "kept": kept.outputs["kept"] if kept else [],
                 },
                 outputs={"adapters": passages[start : last + 1], "record": folder.record(start, last, made_of)},
                 params={**params, "label": label},

@@ -18,7 +18,7 @@ from .run import IN_NAMES, Run, deciding
 # The project's own files, wherever it is called from.
 ROOT = Path(__file__).parents[3]
 DEMO, DEMO_DATASET = ROOT / "resources/demo", "invented"
-DEMO_HELDOUT = DEMO / "heldout.json"
+DEMO_HELDOUT, KEEP_QUESTIONS = DEMO / "heldout.json", ROOT / "resources/keep_questions.json"
 TEMPLATES, AUGMENT_PROMPTS = ROOT / "resources/prompt_templates.yaml", ROOT / "resources/augment_prompts.yaml"
 GENERAL, PUBLISHED = ROOT / "resources/general_questions.json", ROOT / "resources/published_data.json"
 
@@ -36,7 +36,7 @@ TABLE = "results/data/{table}.parquet"
 ROUTES = "results/routes/{routes}.tsv"
 PROMPTS_FOLDER = "results/prompts/{prompts}"
 PROMPTS = f"{PROMPTS_FOLDER}/{{start}}-{{stop}}.parquet"
-
+KEPT = "results/kept/{kept}.safetensors"
 SCORES = "results/scores.tsv"
 FAILED = "results/failed.tsv"
 REPORT = "results/report.html"

@@ -40,9 +40,12 @@ LATER: dict[str, Any] = {
     "distill_top_k": 64,
     "distill_temperature": 1.0,
     "task_adapter": None,
+    "keep_directions": 0.0,
+    "keep_sequences": 0,
+    "keep_questions": None,
 }
 # Those that are in the names of runs, where they are set: two settings of them lie side by side.
-IN_NAMES = ("objective", "contexts", "distill_top_k", "distill_temperature")
+IN_NAMES = ("objective", "contexts", "distill_top_k", "distill_temperature", "keep_directions", "keep_sequences")
 
 
 def deciding(settings: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +133,9 @@ class Training:
     precision: str
     distill_top_k: int
     distill_temperature: float
+    keep_directions: float
+    keep_sequences: int
+    keep_questions: str | None
 
 
 @dataclass(frozen=True)

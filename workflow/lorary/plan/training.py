@@ -1,9 +1,14 @@
-"""What decides adapters besides their prompt ids and the base weight, and the task adapter that lies under them."""
+"""What decides adapters besides their prompt ids: settings, the base weight, and the task adapter under them."""
 
+from pathlib import Path
 from typing import Any
 
 from ..adapters.digest import digest_task_adapter
+from ..core.files import sha256
 from ..data.objectives import SEQUENCES
+from . import layout
+from .job import Job
+from .layout import RunFolder
 from .run import Run, deciding
 
 # Goes up with every change that makes a teacher say something else: it is asked anew, and its adapters trained again.
@@ -18,6 +23,7 @@ def settings(run: Run, task: dict[str, str] | None) -> dict[str, Any]:
     return {
         **{key: keys[key] for key in decides},
         **deciding({"objective": objective}),
+        **deciding({key: keys[key] for key in ("keep_directions", "keep_sequences")}),
         **(taught if SEQUENCES[objective].teacher else {}),
         **({"task_adapter": task["sha256"]} if task else {}),
     }
@@ -28,3 +34,22 @@ def task_adapter(run: Run) -> dict[str, str] | None:
     is none. Raises LoraryError."""
     path = run.training.task_adapter
     return {"path": path, "sha256": digest_task_adapter(path)} if path else None
+
+
+def base_weight(run: Run, folder: RunFolder, model: Job) -> Job:
+    """The job that makes what every training of a run starts from."""
+    keys = vars(run.training)
+    given = keys["base_weight"]
+    params = {
+        "model_source": model.params,
+        **{key: keys[key] for key in ("lora_rank", "lora_alpha", "lora_target_modules", "seed", "base_weight")},
+    }
+    if given:  # what is moved or copied there may be older than what was made of the one before
+        params["base_weight"] = {file: sha256(Path(file)) for file in layout.adapter_files(given)}
+    return Job(
+        rule="init_base_weight",
+        label=folder.base_weight,
+        inputs={"model": model.outputs["model"], "given": layout.adapter_files(given) if given else []},
+        outputs=folder.base_weight_files(params),
+        params=params,
+    )

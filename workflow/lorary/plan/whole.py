@@ -53,6 +53,10 @@ class Plan:
         return [file for job in self.encoding.base_weights for file in job.outputs.values()]
 
     @cached_property
+    def kept(self) -> list[str]:
+        return [job.outputs["kept"] for job in self.encoding.kept.values()]
+
+    @cached_property
     def indexes(self) -> list[str]:
         jobs = self.encoding.indexes.values()
         return [file for job in jobs for file in (job.outputs["table"], job.outputs["run"], *job.outputs["parts"])]
@@ -154,6 +158,7 @@ class Plan:
                 **{key: batch.params[key] for key in ("settings", "store")},
                 "base_weight": kind.folder.run.base_weight,
                 "adapters": batch.outputs["adapters"],
+                **({"kept": batch.inputs["kept"]} if batch.inputs["kept"] else {}),
             }
             for kind in self.encoding.types
             for batch in kind.batches

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..data.objectives import SEQUENCES
 from ..data.sequences import Example, Passage, read_passages
 from ..plan import layout
 from ..plan.encode import GPU_NUMERICS
+from .kept import Kept, among, read_kept
 from .records import write_record
 
 log = logging.getLogger(__name__)
@@ -40,30 +42,45 @@ def train_adapters(
     store: str,
     threads: int,
     task_adapter: dict[str, str] | None = None,
+    kept: str | None = None,
 ) -> None:
     """Make the adapter directories `outputs` (`.../data_<did>/passage_<pid>`) of one batch of passages.
 
     What the store holds undamaged is linked; the rest is trained, each adapter into the store as soon as it is done. A
     passage that fails does not stop the others. `record` is written when all are there, a line an adapter; `outcome`
     (JSON) always, for the summary. `task_adapter` (its `path` and `sha256`, which `settings` have too): what all are
-    trained over. Raises LoraryError that names the passages that failed.
+    trained over; `kept`: the file of what they are to spare. Raises LoraryError that names the passages that failed.
     """
     began, base = time.monotonic(), digest_base_weight(base_weight)
     paths = {layout.position_of(path): path for path in outputs}
-    found, failures = passage_digests(model, base_weight, prompts, settings, set(paths))
+    spared = read_kept(kept) if kept else None
+    found, failures = passage_digests(
+        model, base_weight, prompts, settings, set(paths), spared.sha256 if spared else None
+    )
     digests = {position: latest for position, (latest, *_) in found.items()}
     if not paths.keys() <= digests.keys() | failures.keys():
         raise LoraryError(f"{prompts} lacks passages that were to be trained: the data changed meanwhile; run again.")
     config = files.trained_config(base_weight, model)
     former = {latest: former for latest, *former in found.values()}
-    kept = InStore(Store(store, layout.records_of(record)), former, written_out_here(read_json(f"{model}/config.json")))
+    stored = InStore(
+        Store(store, layout.records_of(record)), former, written_out_here(read_json(f"{model}/config.json"))
+    )
     failed: dict[str, str] = {}
 
     @contextlib.contextmanager
     def begin() -> Iterator[Work]:
         with take_device(threads) as (device, device_name):
             encoder = Encoder(
-                model, base_weight, config, settings, adapters_per_step, device, device_name, store, task_adapter
+                model,
+                base_weight,
+                config,
+                settings,
+                adapters_per_step,
+                device,
+                device_name,
+                store,
+                task_adapter,
+                spared,
             )
             if digest_base_weight(base_weight) != base:
                 raise LoraryError(
@@ -71,13 +88,13 @@ def train_adapters(
                     " Give one of the two another adapter_dir; the same command makes this one's again."
                 )
             with limited_memory(device.type):
-                yield lambda items: encoder.train(read_passages(prompts, set(paths)), items, len(kept.missing))
+                yield lambda items: encoder.train(read_passages(prompts, set(paths)), items, len(stored.missing))
 
     try:
         # The same passage twice in one batch is trained once, and fails twice.
         items = [Item(key, layout.place(*position), position) for position, key in digests.items()]
         try:
-            finish(items, kept, failed, begin, ("passage", "passages"), _about)
+            finish(items, stored, failed, begin, ("passage", "passages"), _about)
         finally:
             failures |= {position: failed[key] for position, key in digests.items() if key in failed}
         if failures:
@@ -89,25 +106,30 @@ def train_adapters(
         for superseded in layout.superseded(record):
             superseded.unlink(missing_ok=True)
         for position, path in paths.items():
-            kept.store.link(digests[position], path, config)
-        write_record(record, kept.store, digests, paths, config)
-        trained, seconds = sum(key in kept.missing for key in digests.values()), time.monotonic() - began
+            stored.store.link(digests[position], path, config)
+        write_record(record, stored.store, digests, paths, config)
+        trained, seconds = sum(key in stored.missing for key in digests.values()), time.monotonic() - began
         log.info("%d trained, %d linked from the store, %.1f s", trained, len(paths) - trained, seconds)
     finally:
-        trained = sum(key in kept.trained for key in digests.values())
+        trained = sum(key in stored.trained for key in digests.values())
         told = [{"path": paths[position], "reason": reason} for position, reason in sorted(failures.items())]
         with contextlib.suppress(OSError):  # what is raised already says more
             Path(outcome).write_text(json.dumps({"trained": trained, "failed": told}) + "\n", encoding="utf-8")
 
 
 def passage_digests(
-    model: str, base_weight: str, prompts: str, settings: dict[str, Any], positions: set[Position]
+    model: str,
+    base_weight: str,
+    prompts: str,
+    settings: dict[str, Any],
+    positions: set[Position],
+    kept: str | None = None,
 ) -> tuple[dict[Position, list[str]], dict[Position, str]]:
     """The digest of the adapter at each of these positions (did, pid), followed by those that earlier releases gave it;
-    and of those that have no prompt ids, why not."""
+    and of those that have no prompt ids, why not. `kept`: the sha256 of what they are to spare."""
     model_weights = fingerprint(model)["weights"]
     decides = [
-        {"model": model_weights, "base_weight": base, **settings}
+        {"model": model_weights, "base_weight": base, **settings, **({"kept": kept} if kept else {})}
         for base in [digest_base_weight(base_weight), *former_digests(base_weight)]
     ]
     digests, failures = {}, {}
@@ -169,9 +191,10 @@ class Encoder:
         device_name: str,
         store: str = "",
         task_adapter: dict[str, str] | None = None,
+        kept: Kept | None = None,
     ):
         """`store`: where a teacher's words are kept, if the objective has one; `task_adapter`: what is added to the
-        frozen weights, its `path` and `sha256`."""
+        frozen weights, its `path` and `sha256`; `kept`: what the adapters are to spare."""
         from ..adapters.task import load_task_adapter, merge_task_adapter
         from ..base import decoder
         from . import trainer
@@ -189,23 +212,30 @@ class Encoder:
         if task_adapter:
             merge_task_adapter(self.model, load_task_adapter(task_adapter, self.model))
         scale = config["lora_alpha"] / config["r"]
-        self.trainer = trainer.Trainer(self.model, tensors, scale, settings, adapters_per_step)
+        self.each = settings.get("keep_sequences", 0)  # of those kept, after each of a passage's own
+        steps = settings | ({"num_train_epochs": 1} if self.each else {})  # they are woven into all epochs as one
+        directions = kept.directions if kept else None
+        self.trainer = trainer.Trainer(self.model, tensors, scale, steps, adapters_per_step, directions)
+        self.kept = kept.sequences if kept else []
         self.teacher = None
         if SEQUENCES[settings.get("objective", "reference")].teacher:
             from .teacher import Teacher
 
             self.teacher = Teacher(self.model, fingerprint(model)["weights"], settings, store)
+            if self.each:  # it says the same of what it has answered itself
+                answered = [replace(example, teacher=example.ids) for example in self.kept]
+                self.kept = self.teacher.teach(Passage((0, 0), answered)).examples
         log.info("%s on %s", model, device_name)
 
     def train(self, passages: Iterator[Passage], items: Iterable[Item], count: int) -> Iterator[Done]:
         """The adapters of these items (`count` at most), whose contents are positions of passages, in their order."""
-        under_way: dict[Position, Item] = {}
+        under_way: dict[Position, tuple[Item, Passage]] = {}
         refused: Done = []
         for training in self.trainer.train(self._trainable(passages, items, under_way, refused), count):
             if refused:
                 yield refused.copy()
                 refused.clear()
-            passage, item = training.passage, under_way.pop(training.passage.position)
+            item, passage = under_way.pop(training.passage.position)
             if training.error:
                 yield [(item, Fault(training.error))]
                 continue
@@ -219,22 +249,29 @@ class Encoder:
                 "adapters_per_step": training.adapters_per_step,
                 **({} if self.device.type == "cpu" else {"gpu_numerics": GPU_NUMERICS}),
                 "layers_checked": True,
-                **self._aim(passage),
+                **self._aim(passage, training.passage),
             }
             yield [(item, (self.config, files.tensors_bytes(training.tensors), about))]
         yield refused
 
-    def _aim(self, passage: Passage) -> dict[str, Any]:
-        """What training.json says of a task adapter, and of an objective that is not the reference's: which, and how
-        many tokens it trains."""
-        under = {key: self.settings[key] for key in ("task_adapter",) if key in self.settings}
-        if "objective" not in self.settings:
-            return under
-        aim = {key: self.settings[key] for key in self.settings if key.startswith(("objective", "distill"))}
-        return {**under, **aim, "predicted": sum(map(Example.predicted, passage.examples))}
+    def _aim(self, passage: Passage, trained: Passage) -> dict[str, Any]:
+        """What training.json says of what is not as in the reference: a task adapter; an objective, and how many tokens
+        it predicts; what is kept, and the tokens of its sequences in all epochs of what was `trained`."""
+        others = ("task_adapter", "objective", "distill", "keep")
+        aim = {key: self.settings[key] for key in self.settings if key.startswith(others)}
+        if self.each:
+            own = self.settings["num_train_epochs"] * sum(map(len, passage.examples))
+            aim |= {"kept_tokens": sum(map(len, trained.examples)) - own}
+        if "objective" in aim:
+            aim |= {"predicted": sum(map(Example.predicted, passage.examples))}
+        return aim
 
     def _trainable(
-        self, passages: Iterator[Passage], items: Iterable[Item], under_way: dict[Position, Item], refused: Done
+        self,
+        passages: Iterator[Passage],
+        items: Iterable[Item],
+        under_way: dict[Position, tuple[Item, Passage]],
+        refused: Done,
     ) -> Iterator[Passage]:
         from ..base import decoder
 
@@ -249,8 +286,8 @@ class Encoder:
                 refused.append((item, taught))
                 continue
             log.debug("%s begins", item.place)
-            under_way[passage.position] = item
-            yield taught
+            under_way[passage.position] = item, taught
+            yield among(taught, self.kept, self.each, self.settings["num_train_epochs"]) if self.each else taught
 
     def _taught(self, passage: Passage) -> Passage | Fault:
         """The passage with what the teacher says of it, where the objective has one; or why it says nothing."""

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -59,12 +60,14 @@ class Trainer:
         scale: float,
         settings: dict[str, Any],
         adapters_per_step: int | str = "auto",
+        directions: dict[str, np.ndarray] | None = None,
     ):
+        """`directions`: of each A of these names, what its rows are to be orthogonal to (in, directions)."""
         self.model, self.settings = model, settings
         self.objective = OBJECTIVES[settings.get("objective", "reference")]
         # 0 for "auto", until the first passage is there to be measured
         self.adapters_per_step = 0 if adapters_per_step == "auto" else int(adapters_per_step)
-        self.stack = Stack(model, base_weight, scale)
+        self.stack = Stack(model, base_weight, scale, directions)
         decoder.prepare(model)
         self.device = self.stack.device
 

@@ -12,6 +12,7 @@ from ..core.store import Store, remove
 from ..core.values import TENSORS
 from ..plan.layout import RECORDS_OF_THE_FIRST_RELEASE, position_of, records_below
 from ..train.encode import passage_digests
+from ..train.kept import read_kept
 from ..train.records import read_record
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Wanted:
     prompts: str
     settings: dict
     adapters: list[str]  # their directories
+    kept: str | None = None
 
 
 def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
@@ -41,7 +43,8 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     stores: dict[str, set[str]] = {}
     for batch in wanted:
         positions = set(map(position_of, batch.adapters))
-        digests, _ = passage_digests(batch.model, batch.base_weight, batch.prompts, batch.settings, positions)
+        kept = read_kept(batch.kept).sha256 if batch.kept else None
+        digests, _ = passage_digests(batch.model, batch.base_weight, batch.prompts, batch.settings, positions, kept)
         stores.setdefault(batch.store, set()).update(key for keys in digests.values() for key in keys)
     doomed: list[Path] = []
     for name, referred in stores.items():

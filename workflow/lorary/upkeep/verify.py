@@ -17,6 +17,7 @@ from ..base import fetch as models_
 from ..core.errors import LoraryError, report
 from ..core.store import TRAINING, Store, remove, sha256
 from ..core.values import CONFIG, MARK, TENSORS
+from ..train.kept import read_kept
 from ..train.records import read_record
 
 log = logging.getLogger(__name__)
@@ -64,10 +65,11 @@ def verify(
     tables: list[str],
     models: list[str],
     stores: list[str],
+    kept: list[str] | None = None,
 ) -> None:
     """Check what is there of these: records of training jobs (`record`, with `model` and `base_weight` of the job), and
     the adapters that they list; the base weight (`base_weight`) of each run, whose run.json (`run`) has its sha256;
-    tables and prompt ids; base models; stores.
+    tables and prompt ids; base models; stores; what is kept of base models.
 
     What is damaged is removed, so that the next call makes just that again; a base model is only named, and so are
     adapters with the config of an earlier version. What is not there yet is no fault, and what cannot be read ends it.
@@ -91,6 +93,13 @@ def verify(
                 if getattr(error, "errno", None):  # the disk's, and no word on what it holds
                     raise
                 found.discard(Path(table), f"is no whole table ({error})")
+    for file in kept or ():
+        if Path(file).exists():
+            found.count("kept answers")
+            try:
+                read_kept(file)
+            except LoraryError as error:
+                found.discard(Path(file), str(error))
     broken_models = [
         fault for directory in models if Path(directory).exists() for fault in _model_faults(directory, found)
     ]
