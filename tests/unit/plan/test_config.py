@@ -197,6 +197,7 @@ BAD = {
     "precision": ["float16", "fp32", None, 32],
     "distill_top_k": [0, 1025, 1.5, "all", None],
     "distill_temperature": [0, -1, NAN, INF, "hot", None],
+    "distill_answers": ["gold", None, True, ["own"]],
     "keep_directions": [-0.1, 1, 1.0, NAN, "all", None],
     "keep_sequences": [-1, 17, 1.5, None],
     "keep_questions": ["", 1, []],
@@ -408,11 +409,12 @@ def test_what_belongs_to_routing_goes_with_it():
         ),
         ({"objective": "answers", "distill_top_k": 8}, "distill_top_k is given, and objective is answers"),
         ({"distill_temperature": 2}, "distill_temperature is given, and objective is reference"),
+        ({"distill_answers": "own"}, "distill_answers is given, and objective is reference"),
     ],
 )
 def test_what_belongs_to_a_teacher_goes_with_one(config, words):
     assert words in refusal(config)
-    resolve({"objective": "distill", "contexts": "none", "distill_top_k": 8, "distill_temperature": "2"})
+    resolve({"objective": "distill", "contexts": "none", "distill_top_k": 8, "distill_answers": "own"})
 
 
 def test_all_faults_are_reported_at_once():

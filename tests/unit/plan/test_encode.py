@@ -281,6 +281,14 @@ def test_objectives_lie_side_by_side_with_prompt_ids_and_digests_of_their_own(mo
     assert second.params == {**first.params, "objective": "answers"}
     taught = make(objective="distill").batches[0].params["settings"]
     assert taught | {"objective": "distill", "distill_top_k": 64, "distill_temperature": 1.0} == taught
+    assert not [key for key in taught if key in ("distill_answers", "own_tokens", "max_length")]
+    own = make(objective="distill", distill_answers="own")
+    assert own.batches[0].params["settings"] == taught | {
+        "distill_answers": "own",
+        "own_tokens": training.OWN_TOKENS,
+        "max_length": 3000,
+    }
+    assert next(iter(own.indexes)).title.count("_distill_answers=own") == 1
     monkeypatch.setattr(training, "TEACHER", 99)  # a release whose teacher says something else
     assert make(objective="distill").batches[0].params["settings"] != taught
     settings = [kind.batches[0].params["settings"] for kind in made.types]

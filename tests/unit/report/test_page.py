@@ -148,6 +148,7 @@ def test_lines_are_labelled_by_what_differs():
         "objective": ("reference", "answers"),
         "distill_top_k": (8, 64),
         "distill_temperature": (1.0, 2.0),
+        "distill_answers": ("given", "own"),
     }
     for key, others in apart.items():
         lines = [{**line, key: other} for other in others]

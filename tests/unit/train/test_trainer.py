@@ -137,8 +137,15 @@ def divergence(logits, example):
     return loss
 
 
-@pytest.mark.parametrize(("objective", "loss"), [("answers", plain), ("mixed", plain), ("distill", divergence)])
-def test_in_float64_each_objective_beside_others_is_a_plain_loop(made, tmp_path, objective, loss):
+OWN = {"distill_answers": "own", "own_tokens": 5, "max_length": 3000, "ends": []}  # as `teacher` has them written
+
+
+@pytest.mark.parametrize(
+    ("objective", "loss", "own"),
+    [("answers", plain, {}), ("mixed", plain, {}), ("distill", divergence, {}), ("distill", divergence, OWN)],
+    ids=["answers", "mixed", "distill", "distill, own answers"],
+)
+def test_in_float64_each_objective_beside_others_is_a_plain_loop(made, tmp_path, objective, loss, own):
     prompter = prompts.load_prompter(str(made / "llama"), tiny.PROMPTS)
     table = prompts.build(rows.load([made / "total.json"], -1, "aug"), prompter, 3000, objective)
     prompts.save(table, str(tmp_path / "prompts.parquet"))
@@ -146,7 +153,7 @@ def test_in_float64_each_objective_beside_others_is_a_plain_loop(made, tmp_path,
     assert all(example.span for passage in some for example in passage.examples)
     base, settings = made / "llama-base", {"objective": objective, "num_train_epochs": 2}
     if objective == "distill":
-        settings |= {"distill_top_k": 5, "distill_temperature": 2.0}
+        settings |= {"distill_top_k": 5, "distill_temperature": 2.0, **own}
         bare, of = decoder.load(made / "llama", "float32", CPU), {**tiny.TRAINING, **settings}
         some = [teacher.Teacher(bare, "weights", of, str(tmp_path / "store")).teach(passage) for passage in some]
     ours = train(made / "llama", base, some, 3, torch.float64, **settings)

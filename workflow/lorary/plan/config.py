@@ -120,7 +120,7 @@ def _not_together(setting: dict[str, Any]) -> Iterator[str]:
         if setting["contexts"] not in (None, "none"):
             yield f"contexts is {setting['contexts']}, and with objective: distill only the teacher sees the passage"
     else:
-        for key in ("distill_top_k", "distill_temperature"):
+        for key in ("distill_top_k", "distill_temperature", "distill_answers"):
             if setting[key] != LATER[key]:
                 yield f"{key} is given, and objective is {setting['objective']}; objective: distill reads it"
     if setting["keep_questions"] and not (setting["keep_directions"] or setting["keep_sequences"]):

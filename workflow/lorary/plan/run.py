@@ -39,13 +39,22 @@ LATER: dict[str, Any] = {
     "contexts": None,
     "distill_top_k": 64,
     "distill_temperature": 1.0,
+    "distill_answers": "given",
     "task_adapter": None,
     "keep_directions": 0.0,
     "keep_sequences": 0,
     "keep_questions": None,
 }
 # Those that are in the names of runs, where they are set: two settings of them lie side by side.
-IN_NAMES = ("objective", "contexts", "distill_top_k", "distill_temperature", "keep_directions", "keep_sequences")
+IN_NAMES = (
+    "objective",
+    "contexts",
+    "distill_top_k",
+    "distill_temperature",
+    "distill_answers",
+    "keep_directions",
+    "keep_sequences",
+)
 
 
 def deciding(settings: dict[str, Any]) -> dict[str, Any]:
@@ -133,6 +142,7 @@ class Training:
     precision: str
     distill_top_k: int
     distill_temperature: float
+    distill_answers: str
     keep_directions: float
     keep_sequences: int
     keep_questions: str | None

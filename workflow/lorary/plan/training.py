@@ -13,13 +13,17 @@ from .run import Run, deciding
 
 # Goes up with every change that makes a teacher say something else: it is asked anew, and its adapters trained again.
 TEACHER = 1
+# As many tokens of an answer a teacher writes at most, with `distill_answers: own`.
+OWN_TOKENS = 64
 
 
 def settings(run: Run, task: dict[str, str] | None) -> dict[str, Any]:
     """Of training; those of later releases only where they are set. `task`: as `task_adapter` has it."""
     keys, objective = vars(run.training), run.prompts.objective
     decides = ["per_device_train_batch_size", "num_train_epochs", "learning_rate", "precision"]
-    taught = {"teacher": TEACHER} | {key: keys[key] for key in keys if key.startswith("distill_")}
+    taught = {"teacher": TEACHER} | {key: keys[key] for key in ("distill_top_k", "distill_temperature")}
+    if own := deciding({"distill_answers": keys["distill_answers"]}):  # which are cut, too
+        taught |= own | {"own_tokens": OWN_TOKENS, "max_length": run.prompts.max_length}
     return {
         **{key: keys[key] for key in decides},
         **deciding({"objective": objective}),

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..adapters import files
 from ..adapters.digest import digest_base_weight, former_digests
-from ..base.fetch import fingerprint
+from ..base.fetch import end_tokens, fingerprint
 from ..base.support import written_out_here
 from ..core.device import free_memory, limited_memory, out_of_memory, take_device
 from ..core.errors import LoraryError, damaged, report
@@ -127,7 +127,7 @@ def passage_digests(
 ) -> tuple[dict[Position, list[str]], dict[Position, str]]:
     """The digest of the adapter at each of these positions (did, pid), followed by those that earlier releases gave it;
     and of those that have no prompt ids, why not. `kept`: the sha256 of what they are to spare."""
-    model_weights = fingerprint(model)["weights"]
+    model_weights, settings = fingerprint(model)["weights"], {**settings, **_ends(model, settings)}
     decides = [
         {"model": model_weights, "base_weight": base, **settings, **({"kept": kept} if kept else {})}
         for base in [digest_base_weight(base_weight), *former_digests(base_weight)]
@@ -141,6 +141,11 @@ def passage_digests(
             sequences += [(example.teacher, None) for example in passage.examples if example.teacher is not None]
             digests[passage.position] = [digest(settings, sequences) for settings in decides]
     return digests, failures
+
+
+def _ends(model: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What ends the answers that a teacher writes itself: it decides them, as the weights do that it is no part of."""
+    return {"ends": sorted(end_tokens(model))} if "distill_answers" in settings else {}
 
 
 class InStore:
@@ -221,10 +226,11 @@ class Encoder:
         if SEQUENCES[settings.get("objective", "reference")].teacher:
             from .teacher import Teacher
 
-            self.teacher = Teacher(self.model, fingerprint(model)["weights"], settings, store)
+            said = {**settings, **_ends(model, settings)}
+            self.teacher = Teacher(self.model, fingerprint(model)["weights"], said, store)
             if self.each:  # it says the same of what it has answered itself
                 answered = [replace(example, teacher=example.ids) for example in self.kept]
-                self.kept = self.teacher.teach(Passage((0, 0), answered)).examples
+                self.kept = self.teacher.told(Passage((0, 0), answered)).examples
         log.info("%s on %s", model, device_name)
 
     def train(self, passages: Iterator[Passage], items: Iterable[Item], count: int) -> Iterator[Done]:
@@ -253,6 +259,8 @@ class Encoder:
             }
             yield [(item, (self.config, files.tensors_bytes(training.tensors), about))]
         yield refused
+        if self.teacher:
+            self.teacher.tell()
 
     def _aim(self, passage: Passage, trained: Passage) -> dict[str, Any]:
         """What training.json says of what is not as in the reference: a task adapter; an objective, and how many tokens
@@ -278,7 +286,8 @@ class Encoder:
         for item in items:
             passage = next(passage for passage in passages if passage.position == item.content)
             read = [ids for example in passage.examples for ids in (example.ids, example.teacher) if ids is not None]
-            if reason := decoder.beyond(self.model, max(int(ids.max()) for ids in read), max(map(len, read))):
+            length = max(map(len, read)) + self.settings.get("own_tokens", 0)
+            if reason := decoder.beyond(self.model, max(int(ids.max()) for ids in read), length):
                 refused.append((item, Fault(reason)))
                 continue
             taught = self._taught(passage)
