@@ -19,7 +19,7 @@ from lorary.base.support import MODEL_VERSION
 from lorary.core import device, lock, stop
 from lorary.core.errors import LoraryError, explain
 from lorary.core.private import lock_files
-from lorary.plan import layout, whole
+from lorary.plan import layout, recipes, whole
 from lorary.plan.config import check_files
 from lorary.plan.model import model_files
 from lorary.report import summary
@@ -34,6 +34,8 @@ try:
     if workflow.is_main_process:
         check_files(workflow.configfiles)
     PLAN = whole.make(config)
+    if workflow.is_main_process and (told := recipes.told(config)):
+        print(*told, sep="\n", file=sys.stderr)
 except LoraryError as error:
     raise WorkflowError(str(error)) from None
 except OSError as error:

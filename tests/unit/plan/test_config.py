@@ -1,6 +1,7 @@
 """The config: defaults, what values are read as, what is refused and in which words, and runs."""
 
 import copy
+import re
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from lorary.core.errors import LoraryError
 from lorary.plan import layout
 from lorary.plan.config import load_schema, table
 from lorary.plan.config import resolve as resolve_runs
+from lorary.plan.recipes import RECIPES
 
 PROPERTIES = load_schema()["properties"]
 
@@ -28,7 +30,7 @@ def refusal(config):
 
 def test_an_empty_config_is_one_run_of_defaults():
     (run,) = resolve({})
-    assert list(run) == [key for key in PROPERTIES if key != "runs"]
+    assert list(run) == [key for key in PROPERTIES if key not in ("runs", "recipe")]
     assert (run["dataset"], run["sample"], run["max_length"], run["chat_date"]) == (
         "invented",
         300,
@@ -88,7 +90,12 @@ def test_a_run_is_frozen_and_in_groups():
 
 
 def test_config_yaml_documents_every_key_with_its_default():
-    assert yaml.safe_load((tiny.ROOT / "config.yaml").read_text()) == {k: r["default"] for k, r in PROPERTIES.items()}
+    """Those that a recipe sets in a comment: given there, they would win over every recipe."""
+    text = (tiny.ROOT / "config.yaml").read_text(encoding="utf-8")
+    bundled = {key for bundle in RECIPES.values() for key in bundle}
+    assert bundled.isdisjoint(yaml.safe_load(text))
+    shown = re.sub(rf"^# ({'|'.join(bundled)}): ", r"\1: ", text, flags=re.MULTILINE)
+    assert yaml.safe_load(shown) == {key: rule["default"] for key, rule in PROPERTIES.items()}
 
 
 BAD_NAMES = [
@@ -154,6 +161,7 @@ BAD = {
         *({name: True} for name in ("tokenize", "add_generation_prompt", "messages", "conversation", "self", "tools")),
     ],
     "split_special_tokens": [None, 1, "yes"],
+    "recipe": [None, "best", 1, ["know"]],
     "objective": [None, "answer", 1],
     "contexts": ["rewrite", 1, []],
     "lenient_answers": [None, 1, "yes"],

@@ -21,6 +21,7 @@ from ..core.values import NAME, chat_date
 from ..data.objectives import CONTEXTS, SEQUENCES
 from . import layout
 from .methods import METHODS, ROUTED, ROUTING, TOGETHER, named
+from .recipes import RECIPES
 from .run import LATER, Run
 
 SAMPLE = 300  # questions, as the papers
@@ -28,7 +29,8 @@ SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 
 
 def resolve(config: dict[str, Any]) -> list[Run]:
-    """The runs of a config: defaults, overridden by the config, overridden by each entry of `runs`.
+    """The runs of a config: defaults, overridden by the recipe, by the config, and by each entry of `runs`. An entry
+    that names a recipe has that one, over which the keys of the config stand as well as its own.
 
     Raises LoraryError that names every wrong key and what is allowed there.
     """
@@ -46,10 +48,16 @@ def resolve(config: dict[str, Any]) -> list[Run]:
             if isinstance(override, dict):
                 overrides[i] = override = {k: _read(v, properties.get(k, {})) for k, v in override.items()}
                 faults += _faults(override, one_run, where=f"runs[{i}].")
-    settings = [] if faults else [{**defaults, **config, **override} for override in overrides or [{}]]
-    for i, setting in enumerate(settings):
+    settings = []
+    for i, override in enumerate([] if faults else overrides or [{}]):
+        given = {**config, **override}
+        recipe = given.get("recipe", defaults["recipe"])
+        bundle = {key: value for key, value in RECIPES[recipe].items() if key not in given}
+        settings.append({**defaults, **bundle, **given})
         where = f"runs[{i}]." if overrides else ""
-        faults += [f"{where}{fault}" for fault in _not_together(setting)]
+        for fault in _not_together(settings[-1]):
+            of_recipe = [f"{key}: {value}" for key, value in bundle.items() if re.search(rf"\b{key}\b", fault)]
+            faults.append(f"{where}{fault}" + (f" (recipe: {recipe} sets {', '.join(of_recipe)})" if of_recipe else ""))
     if faults:
         raise report(faults, "The config has values that are not allowed (config.yaml, --configfile or --config):")
     return [_run(setting) for setting in settings]
@@ -62,7 +70,7 @@ def check_files(files: list[str | Path]) -> None:
 
 
 def load_schema() -> dict[str, Any]:
-    """The schema of a config, which lets keys be what the tables of methods, ways and objectives have."""
+    """The schema of a config, which lets keys be what the tables of methods, ways, recipes and objectives have."""
     schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     properties = schema["properties"]
     properties["inference_methods"] |= {
@@ -75,7 +83,7 @@ def load_schema() -> dict[str, Any]:
         "anyOf": [way, {"type": "array", "items": way, "minItems": 1, "uniqueItems": True}],
         "description": f"{', '.join(TOGETHER)}, or a list of these, each once",
     }
-    for key, names in (("objective", list(SEQUENCES)), ("contexts", [*CONTEXTS, None])):
+    for key, names in (("recipe", list(RECIPES)), ("objective", list(SEQUENCES)), ("contexts", [*CONTEXTS, None])):
         properties[key] |= {"enum": names, "description": _one_of(names)}
     return schema
 
