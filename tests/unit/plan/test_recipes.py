@@ -67,9 +67,9 @@ def test_a_fault_says_which_of_its_values_the_recipe_has_set():
 
 def test_a_user_is_told_what_a_recipe_sets_and_what_wins_over_it():
     assert told({}) == told({"recipe": "reference", "num_train_epochs": 2}) == []
-    know = "recipe: know sets objective: answers, num_train_epochs: 5, combine_adapters: ['routed']"
+    know = "recipe: know sets " + ", ".join(f"{key}: {value}" for key, value in KNOW.items())
+    assert "objective: answers, num_train_epochs: " in know
     assert told({"recipe": "know", "runs": [{"seed": 1}, {"seed": 2}, {"recipe": "reference"}]}) == [know]
-    assert told({"num_train_epochs": 3, "runs": [{"recipe": "know", "objective": "mixed"}]}) == [
-        "recipe: know sets combine_adapters: ['routed']; the config itself sets objective, num_train_epochs"
-    ]
+    (line,) = told({"num_train_epochs": 3, "runs": [{"recipe": "know", "objective": "mixed"}]})
+    assert line.endswith("combine_adapters: ['routed']; the config itself sets objective, num_train_epochs")
     assert told({**KNOW, "recipe": "know"})[0].startswith("recipe: know sets nothing; the config itself sets ")
