@@ -12,7 +12,7 @@ help:
 	@echo "make test-all    both, and what takes longer: every bad input, every Slurm case, the campaign of faults in short"
 	@echo "make bench   measure training on this machine against the reference's way (a quarter of an hour)"
 	@echo "make bench-answers  measure answering against PEFT, one question after the other (some minutes)"
-	@echo "make bench-knowledge  measure which recipe knows most of its passages (minutes a recipe and seed)"
+	@echo "make bench-knowledge  measure which recipe knows most of its passages, and with how many pairs (minutes a recipe and seed)"
 	@echo "make bench-retrieval  measure the index of passages, up to a million of them (some minutes)"
 	@echo "make gpu-check   see whether all that is promised holds on this machine's GPUs (without any: on the processor)"
 	@echo "make faults  kill runs at 100 random moments, try all bad input, and see that nothing is lost (half an hour)"

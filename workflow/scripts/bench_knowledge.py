@@ -12,7 +12,9 @@ with job(snakemake.log[0], snakemake.rule):
     table = bench_knowledge(
         config=snakemake.params.config,
         files=list(snakemake.input),
+        recipes=snakemake.params.recipes,
         seeds=snakemake.params.seeds,
+        pairs=snakemake.params.pairs,
         folder=snakemake.params.folder,
         cores=snakemake.threads,
     )
