@@ -2,6 +2,8 @@
 
 import json
 
+from lorary.plan.recipes import RECIPES
+
 
 def test_objectives_lie_beside_the_reference_which_is_not_made_again(finished):
     folder = finished.folder
@@ -28,3 +30,14 @@ def test_objectives_lie_beside_the_reference_which_is_not_made_again(finished):
     spared = "\n".join(text.read_text(encoding="utf-8") for text in folder.glob("logs/keep/*.log"))
     assert "121 of 121 questions have an answer" in spared
     assert "Nothing to be done" in finished.snakemake("-n", runs=runs, passages_per_job=6).stdout
+
+
+def test_a_recipe_on_the_command_line_stands_over_config_yaml_and_under_other_keys(project):
+    """Snakemake reads config.yaml, which must not have what the recipe sets."""
+    output = project.snakemake("-n", "--config", "recipe=know", "num_train_epochs=3", inference_methods=["prag"]).stdout
+    bundle = {key: value for key, value in RECIPES["know"].items() if key != "num_train_epochs"}
+    sets = "recipe: know sets " + ", ".join(f"{key}: {value}" for key, value in bundle.items())
+    sets += "; the config itself sets num_train_epochs"
+    assert output.splitlines().count(sets) == 1
+    assert "/lr=0.01_epoch=3_direct_objective=answers_keep_directions=0.9_keep_sequences=1/" in output
+    assert "/prag_routed/" in output

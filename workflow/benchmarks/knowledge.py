@@ -21,6 +21,7 @@ import pandas as pd
 from lorary.answer.tables import bootstrap
 from lorary.core.errors import LoraryError
 from lorary.core.files import read_json
+from lorary.core.store import Store
 from lorary.data import heldout, rows
 from lorary.data.objectives import SEQUENCES, passage_sequences
 from lorary.plan.config import load_schema, resolve
@@ -270,13 +271,16 @@ def _own(home: Path, settings: dict[str, Any], runs: list[dict[str, Any]]) -> pd
         folder = _folder(settings, run)
         trained = pd.read_csv(home / folder.index, sep="\t")
         asked = pd.read_csv(home / folder.learnt("heldout"), sep="\t", keep_default_na=False)
-        tables.append(asked.assign(tokens=_tokens(trained, run["num_train_epochs"])))
+        tables.append(asked.assign(tokens=_tokens(home, settings, trained, run["num_train_epochs"])))
     return pd.concat(tables)
 
 
-def _tokens(trained: pd.DataFrame, epochs: int) -> float:
-    """How many tokens a passage is trained on in all its epochs: the mean of a run's adapters.tsv."""
-    return (trained["tokens"] * epochs).mean()
+def _tokens(home: Path, settings: dict[str, Any], trained: pd.DataFrame, epochs: int) -> float:
+    """How many tokens a passage is trained on in all its epochs, with those of general questions: the mean of a run's
+    adapters.tsv."""
+    store = Store(str(home / settings["store_dir"]))
+    kept = [(store.get(digest) or {}).get("kept_tokens", 0) for digest in trained["digest"]]
+    return float((trained["tokens"] * epochs + kept).mean())
 
 
 def _folder(settings: dict[str, Any], run: dict[str, Any]) -> RunFolder:

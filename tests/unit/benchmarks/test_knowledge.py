@@ -9,13 +9,12 @@ import pytest
 import tiny
 from benchmarks import knowledge
 from lorary.core.errors import LoraryError
+from lorary.core.store import Store
 from lorary.data.objectives import SEQUENCES
-from lorary.plan.config import load_schema, resolve
+from lorary.plan.config import resolve
 from lorary.plan.layout import run_folder
 from lorary.plan.methods import variant
 from lorary.plan.recipes import RECIPES
-
-PROPERTIES = load_schema()["properties"]
 
 
 def passage(did, pid, text):
@@ -59,20 +58,20 @@ def test_recipes_take_as_many_steps_as_the_reference():
     know = RECIPES["know"]["num_train_epochs"]
     assert epochs == {"reference": 3, "answers": 5, "mixed": 3, "distill": 5, "know": know}
     assert [recipes[name]["objective"] for name in SEQUENCES] == list(SEQUENCES)
+    bare = knowledge._recipe("answers", {**CONFIG, "contexts": "none"}, [with_pairs(3)])
+    assert bare["num_train_epochs"] == 3  # the reference's have no passages either then
     longer = {**CONFIG, **RECIPES["know"], "num_train_epochs": 6}
     assert knowledge._recipe("answers", longer, [with_pairs(3)])["num_train_epochs"] == 10
     assert knowledge._recipe("know", longer, [with_pairs(3)]) == recipes["know"]  # as it is
 
 
-@pytest.mark.parametrize("config", [CONFIG, {**CONFIG, "contexts": "none"}])
-def test_a_row_is_its_recipe_whatever_the_config_has(config):
-    """A recipe in the config leaves nothing in the rows of others."""
-    for name in knowledge.NAMES:
-        recipe = knowledge._recipe(name, {**config, **RECIPES["know"]}, [with_pairs(3)])
-        bundled = RECIPES.get(name) or {"objective": name}
-        for key in {key for bundle in RECIPES.values() for key in bundle} - {"num_train_epochs", "combine_adapters"}:
-            assert recipe[key] == bundled.get(key, PROPERTIES[key]["default"])
-        assert "combine_adapters" not in recipe
+def test_a_recipe_in_the_config_leaves_nothing_in_the_rows_of_others(monkeypatch):
+    monkeypatch.setitem(RECIPES, "know", {**RECIPES["know"], "general_adapters": 2})
+    config = {**CONFIG, **RECIPES["know"]}
+    recipes = {name: knowledge._recipe(name, config, [with_pairs(3)]) for name in knowledge.NAMES}
+    found = {name: recipe["general_adapters"] for name, recipe in recipes.items()}
+    assert found == {**dict.fromkeys(SEQUENCES, 1), "know": 2}
+    assert not any("combine_adapters" in recipe for recipe in recipes.values())
 
 
 def test_the_runs_are_allowed_and_lie_apart():
@@ -133,7 +132,10 @@ def measured(tmp_path, monkeypatch):
         for run in resolve(json.loads((home / "bench.yaml").read_text(encoding="utf-8"))):
             folder, f1 = run_folder(run), (run.training.num_train_epochs + run.training.seed) / 100
             (home / folder.index).parent.mkdir(parents=True)
-            (home / folder.index).write_text("tokens\n100\n", encoding="utf-8")
+            digest = ("f" if run.training.keep_sequences else "e") * 64
+            (home / folder.index).write_text(f"tokens\tdigest\n100\t{digest}\n", encoding="utf-8")
+            if run.training.keep_sequences:
+                Store(str(home / "results/store")).put(digest, b"", b"", {"kept_tokens": 7})
             for way in run.answers.combine_adapters:
                 file = home / folder.predictions(variant("prag", way), "total") / "predict.json"
                 file.parent.mkdir(parents=True)
@@ -165,11 +167,11 @@ def test_the_tables_say_of_each_row_what_its_own_runs_know(measured):
     assert {len(line) for line in lines[:5]} == {2 + 3 + 2 * 4}
     assert lines[2][1:5] == ["", "0 (0 to 0)", "0 (0 to 0)", "100 (100 to 100)"]
     assert lines[3][1:3] == ["300", "5 (5 to 5)"]  # 3 epochs, and the mean of the seeds
-    assert lines[4][1:3] == ["500", "7 (7 to 7)"]
+    assert lines[4][1:3] == ["507", "7 (7 to 7)"]
     assert lines[4][5:] == ["1 (1 to 1)"] * 8
     assert [line[:4] for line in lines[7:]] == [
         ["reference", "2", "3", "300"], ["reference", "3", "3", "300"], ["reference", "3", "1", "100"],
-        ["know", "2", "5", "500"], ["know", "3", "5", "500"], ["know", "3", "3", "300"],
+        ["know", "2", "5", "507"], ["know", "3", "5", "507"], ["know", "3", "3", "307"],
     ]  # fmt: skip
     assert [line[4] for line in lines[7:]] == [f"{n} ({n} to {n})" for n in (5, 5, 3, 7, 7, 5)]
 
