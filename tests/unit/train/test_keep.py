@@ -106,6 +106,9 @@ def test_kept_sequences_come_after_each_of_a_passages_own_and_go_on_from_epoch_t
     assert [example.ids.tolist() for example in woven.examples[::3]] == [[5, 1], [5, 2]] * 3
     numbers = [int(example.ids[1]) - 10 for i, example in enumerate(woven.examples) if i % 3]
     assert [(b - a) % 7 for a, b in pairwise(numbers)] == [1] * 11
+    third = among(Passage((3, 4), own), general, 0.34, 4).examples
+    assert [int(example.ids[0]) for example in third] == [5, 5, 5, 1, 5, 5, 5, 1, 5, 5]
+    assert len(among(Passage((3, 4), own), general, 0.29, 50).examples) == 129
     other = among(Passage((9, 9), own), general, 2, 3)
     assert [e.ids.tolist() for e in other.examples] == [e.ids.tolist() for e in woven.examples]  # wherever it stands
 

@@ -205,7 +205,7 @@ def _run(setting: dict[str, Any]) -> Run:
         setting[key] = setting[key] and os.path.expanduser(setting[key])
     if setting["contexts"] == SEQUENCES[setting["objective"]].contexts:
         setting["contexts"] = None  # what it has anyway
-    for key in ("learning_rate", "distill_temperature", "keep_directions"):
+    for key in ("learning_rate", "distill_temperature", "keep_directions", "keep_sequences"):
         setting[key] = float(setting[key])  # 1 and 1.0 are one path: lr=1.0
     setting["combine_adapters"] = _ways(setting)
     groups = typing.get_type_hints(Run).values()
@@ -268,7 +268,14 @@ def _faults(config: dict[str, Any], schema: dict[str, Any], where: str) -> list[
         if error.absolute_path:
             key = str(error.absolute_path[0])
             faults[key] = _fault(where, key, config, properties)
-    for key in ("learning_rate", "distill_temperature", "keep_directions", "chat_template_kwargs", "augment_prices"):
+    for key in (
+        "learning_rate",
+        "distill_temperature",
+        "keep_directions",
+        "keep_sequences",
+        "chat_template_kwargs",
+        "augment_prices",
+    ):
         value = config.get(key)
         values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
         if any(map(_is_no_float, values)):

@@ -217,7 +217,7 @@ class Encoder:
         if task_adapter:
             merge_task_adapter(self.model, load_task_adapter(task_adapter, self.model))
         scale = config["lora_alpha"] / config["r"]
-        self.each = settings.get("keep_sequences", 0)  # of those kept, after each of a passage's own
+        self.each = settings.get("keep_sequences", 0)  # of those kept, for each of a passage's own
         steps = settings | ({"num_train_epochs": 1} if self.each else {})  # they are woven into all epochs as one
         directions = kept.directions if kept else None
         self.trainer = trainer.Trainer(self.model, tensors, scale, steps, adapters_per_step, directions)

@@ -4,6 +4,7 @@ of its activations over them. An adapter is kept from changing both (`keep_seque
 import hashlib
 import zlib
 from dataclasses import dataclass, replace
+from math import floor
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -49,15 +50,16 @@ def read_kept(path: str) -> Kept:
     return Kept([Example(part, int(begin)) for part, begin in zip(parts, begins, strict=True)], tensors, sha256)
 
 
-def among(passage: Passage, kept: list[Example], each: int, epochs: int) -> Passage:
-    """The passage with the sequences of all its epochs, and after each of its own so many of those kept. With which
-    these begin, its first sequence's ids say; they go on from epoch to epoch, so that it sees many different ones."""
-    start = zlib.crc32(passage.examples[0].ids.tobytes())
+def among(passage: Passage, kept: list[Example], each: float, epochs: int) -> Passage:
+    """The passage with the sequences of all its epochs, and among them so many of those kept for each of its own, evenly.
+    With which these begin, its first sequence's ids say; they go on from epoch to epoch, so that it sees many."""
+    place = zlib.crc32(passage.examples[0].ids.tobytes())
     woven: list[Example] = []
-    for _ in range(epochs):
-        for own in passage.examples:
-            place = start + len(woven) - len(woven) // (each + 1)
-            woven += [own, *(kept[(place + i) % len(kept)] for i in range(each))]
+    for number, own in enumerate(passage.examples * epochs, start=1):
+        woven.append(own)
+        while len(woven) - number < floor(number * each + 1e-9):  # 100 x 0.29 is 28.999999999999996
+            woven.append(kept[place % len(kept)])
+            place += 1
     return replace(passage, examples=woven)
 
 
