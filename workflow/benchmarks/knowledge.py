@@ -1,5 +1,5 @@
-"""`make bench-knowledge`: which recipe knows most of its passages, alone and with others active, at no more steps; and
-with how many pairs.
+"""`make bench-knowledge`: which recipe knows most of its passages, alone and with others active, at what cost; and how
+many pairs it takes.
 
 All of it is one ordinary call of the workflow in a folder of its own: the data as they are, with the questions that are
 held out from them; and those that ask a trained fact in other words as questions of data sets in which the passage
@@ -106,7 +106,7 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 
 def _is_path(key: str, value: Any) -> bool:
     keys = ("model_path", "prompt_templates", "fewshot", "base_weight", "task_adapter", "general_questions")
-    return key in keys and isinstance(value, str) and Path(value).exists()
+    return key in (*keys, "keep_questions") and isinstance(value, str) and Path(value).exists()
 
 
 def _recipe(name: str, config: dict[str, Any], passages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -116,10 +116,17 @@ def _recipe(name: str, config: dict[str, Any], passages: list[dict[str, Any]]) -
     bundle = RECIPES.get(name) or {"objective": name}
     recipe = {key: properties[key]["default"] for other in RECIPES.values() for key in other} | bundle
     del recipe["combine_adapters"]  # all of them are asked
+    recipe |= {key: LATER[key] for key in config if key.startswith("distill_") and not _teaches(recipe)}
+    if not (recipe["keep_directions"] or recipe["keep_sequences"]):
+        recipe["keep_questions"] = None
     if "num_train_epochs" not in bundle:
         steps, own = _steps(passages, {**config, "objective": "reference"}), _steps(passages, {**config, **recipe})
         recipe["num_train_epochs"] = max(1, config["num_train_epochs"] * steps // own)
     return recipe
+
+
+def _teaches(recipe: dict[str, Any]) -> bool:
+    return SEQUENCES[recipe["objective"]].teacher
 
 
 def _steps(passages: list[dict[str, Any]], setting: dict[str, Any]) -> int:

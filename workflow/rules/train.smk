@@ -4,13 +4,11 @@
 rule keep:
     input:
         model=lambda w: PLAN.encoding.kept[w.kept].inputs["model"],
-        # Its settings are in this file's name.
-        base_weight=lambda w: ancient(PLAN.encoding.kept[w.kept].inputs["base_weight"]),
-        # Their digests are in the params.
+        # The digests of all others are in the params, and in the file's name.
         questions=lambda w: ancient(PLAN.encoding.kept[w.kept].inputs["questions"]),
+        prompt_templates=lambda w: ancient(PLAN.encoding.kept[w.kept].inputs["prompt_templates"]),
+        fewshot=lambda w: ancient(PLAN.encoding.kept[w.kept].inputs["fewshot"]),
         task_adapter=lambda w: ancient(PLAN.encoding.kept[w.kept].inputs["task_adapter"]),
-        templates=lambda w: PLAN.encoding.kept[w.kept].inputs["templates"],
-        fewshot=lambda w: PLAN.encoding.kept[w.kept].inputs["fewshot"],
     output:
         layout.KEPT,
     log:
@@ -49,7 +47,8 @@ for kind in PLAN.encoding.types:
                 prompts=job.inputs["prompts"],
                 # Its digest is in the params.
                 task_adapter=ancient(job.inputs["task_adapter"]),
-                kept=job.inputs["kept"],
+                # Whose settings are in its name.
+                kept=ancient(job.inputs["kept"]),
             output:
                 adapters=[directory(adapter) for adapter in job.outputs["adapters"]],
                 record=job.outputs["record"],

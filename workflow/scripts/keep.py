@@ -11,18 +11,20 @@ from lorary.data.prompts import load_prompter
 from lorary.plan import layout
 from lorary.train.keep import keep
 
-setting = snakemake.params.setting
+setting, files = snakemake.params.setting, snakemake.input
 
 with job(snakemake.log[0], snakemake.rule):
-    check_source(snakemake.input.model, **setting["model_source"])
+    check_source(files.model, **setting["model_source"])
+    wording = {"prompt_templates": files.prompt_templates, "fewshot": files.fewshot or None, **setting["wording"]}
+    task = setting["task_adapter"]
     keep(
         output=snakemake.output[0],
-        model=snakemake.input.model,
-        base_weight=layout.folder_of(snakemake.input.base_weight[0]),
-        questions=snakemake.input.questions,
-        prompter=load_prompter(snakemake.input.model, setting["wording"]),
+        model=files.model,
+        questions=files.questions,
+        prompter=load_prompter(files.model, wording),
         share=setting["directions"],
+        target_modules=setting["lora_target_modules"],
         precision=setting["precision"],
         threads=snakemake.threads,
-        task_adapter=setting.get("task_adapter"),
+        task_adapter={"path": layout.folder_of(files.task_adapter[0]), "sha256": task} if task else None,
     )

@@ -411,6 +411,19 @@ def test_what_belongs_to_routing_goes_with_it():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
+        ({"keep_questions": "q.json"}, "keep_questions is given, and keep_directions and keep_sequences are 0"),
+        ({"keep_directions": 0.5, "base_weight": "b"}, "keep_directions and base_weight: what adapters start with"),
+        ({"keep_sequences": 1, "projector": True}, "leave keep_directions, keep_sequences at 0"),
+    ],
+)
+def test_what_is_kept_goes_with_what_it_can(config, words):
+    assert words in refusal(config)
+    resolve({"keep_sequences": 1, "base_weight": "b", "keep_questions": "q.json"})
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
         (
             {"objective": "distill", "contexts": "both"},
             "contexts is both, and with objective: distill only the teacher",

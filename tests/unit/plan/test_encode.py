@@ -228,11 +228,14 @@ def test_where_all_pairs_would_be_kept_out_it_is_told_before_anything_runs():
 
 def test_what_is_kept_of_the_base_model_is_asked_once_for_all_that_spare_it(monkeypatch):
     tiny.write_rows(Path("mine.json"), ["What is ice?", "Who wrote Hamlet?"])
-    tiny.write_rows(Path("asked.json"), [{"question": "what is  ice?", "answer": "water"}])
+    tiny.write_rows(Path("asked.json"), [{"question": "what is  ice", "answer": "water"}])
     assert make().kept == {}
     how = {"keep_directions": 0.9, "keep_sequences": 1}
     made = make(runs=[{}, how, {**how, "seed": 1, "adapter_dir": "other"}, {"keep_sequences": 2}], lora_rank=4)
     assert len(made.kept) == 2  # with directions, and without
+    assert make(**how, lora_rank=2, lora_alpha=1, adapter_dir="third").kept.keys() <= made.kept.keys()
+    for job in made.kept.values():
+        assert not [path for path in job.inputs.values() if "rank" in str(path)]  # one file, whoever asks for it first
     bare, first, second, third = (kind.batches[0] for kind in made.types)
     assert bare.inputs["kept"] == []
     assert first.inputs["kept"] == second.inputs["kept"] != third.inputs["kept"]

@@ -12,6 +12,7 @@ import reference
 import tiny
 from lorary.adapters import files as adapter
 from lorary.adapters.lora import load_adapter
+from lorary.adapters.outside import Outside
 from lorary.adapters.task import merge_task_adapter
 from lorary.base import decoder
 from lorary.data import prompts, rows
@@ -205,6 +206,29 @@ def test_outside_of_directions_it_is_training_that_is_projected_after_each_step(
         mine = updates({0: ours[passage.position]}, base)[0]
         assert (mine - update).norm() <= 1e-6 * update.norm()
         assert ours[passage.position].losses == pytest.approx(expected["losses"], rel=1e-9)
+
+
+def test_a_step_that_finds_no_memory_for_projecting_has_changed_nothing(made, monkeypatch):
+    """And is taken again: no adapter gets it twice."""
+    some, base = passages(made), made / "llama-base"
+    names = [name for name in adapter.read_adapter(base)[1] if "lora_A" in name]
+    spared = {
+        name: np.eye(adapter.read_adapter(base)[1][name].shape[1], dtype=np.float32)[:, :4].copy() for name in names
+    }
+    expected = train(made / "llama", base, some, 2, directions=spared)
+    room, calls = Outside.room, []
+
+    def short(self, n):
+        calls.append(n)
+        if len(calls) == 3:  # the first is of the start
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return room(self, n)
+
+    monkeypatch.setattr(Outside, "room", short)
+    found = train(made / "llama", base, some, 2, directions=spared)
+    for position, training in expected.items():
+        assert found[position].losses == pytest.approx(training.losses, rel=1e-4)
+    assert_same(found, expected, base)
 
 
 def peft_in_float64(directory, base, examples, loss_of=plain, directions=None):

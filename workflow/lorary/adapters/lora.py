@@ -19,6 +19,7 @@ from ..base.frozen import FrozenLinear
 from ..core.errors import LoraryError
 from ..core.private import fused_adamw
 from .files import PREFIX, read_adapter
+from .outside import Outside
 
 log = logging.getLogger(__name__)
 
@@ -202,9 +203,8 @@ class Stack:
                 for name, t in zip(self.names, stored, strict=True)
             ]
         ).to(self.start)
-        # of an A, what its rows are kept orthogonal to (in, directions)
-        self.directions = {name: torch.from_numpy(each).to(self.start) for name, each in (directions or {}).items()}
-        self._leave_directions(self.start[None], [0])
+        self.outside = Outside(directions or {}, dict(zip(self.names, self.shapes, strict=True)), self.start)
+        self._project(self.start[None], [0], self.outside.room(1))
         self.layers, self.batch = attach(model, self.names)
         self.trained: set[LoraLinear] = set()  # which a step gives a gradient, all others none; empty before the first
         self.untouched: list[slice] = []  # of D: the parameters of those others
@@ -280,9 +280,10 @@ class Stack:
     def update(self, places: list[int], learning_rate: float) -> None:
         """One step of AdamW (Loshchilov & Hutter, ICLR 2019) for the gathered adapters, fused over them.
 
-        It allocates nothing but the gradients in the adapters' type, and changes nothing before they are there.
+        What it allocates, the gradients in the adapters' type and room for projecting, it does before it changes
+        anything.
         """
-        gradients = self.gradients()
+        gradients, room = self.gradients(), self.outside.room(len(places))
         fused_adamw(
             [self.flat[place] for place in places],
             list(gradients),
@@ -294,18 +295,16 @@ class Stack:
             WEIGHT_DECAY,
             EPS,
         )
-        self._leave_directions(self.flat, places)
+        self._project(self.flat, places, room)
         for part in self.untouched:
             for place in places:
                 self.flat[place, part].copy_(self.start[part])
 
-    def _leave_directions(self, flat: Tensor, places: list[int]) -> None:
-        """Make each A at these places of flat (places, D) orthogonal to its directions, where it has any."""
+    def _project(self, flat: Tensor, places: list[int], room: list[Tensor]) -> None:
+        if not self.outside.directions:
+            return
         index = to_device(torch.tensor(places), self.device)
-        for name, view in zip(self.names, self._views(flat), strict=True) if self.directions else ():
-            if (directions := self.directions.get(name)) is not None:
-                A = view.index_select(0, index)  # (n, r, in)
-                view.index_copy_(0, index, A - (A @ directions) @ directions.mT)
+        self.outside.project(zip(self.names, self._views(flat), strict=True), index, room)
 
     def tensors(self, flat: Tensor) -> dict[str, Tensor]:
         """The tensors of one adapter (D,), by PEFT's names."""

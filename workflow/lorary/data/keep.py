@@ -30,6 +30,11 @@ def read_questions(path: str) -> list[str]:
 def refuse_asked(kept: list[str], asked: list[str]) -> None:
     """Raises LoraryError where a kept question is one that is asked to see what adapters harm: they would be trained on
     it."""
-    there = {" ".join(question.lower().split()) for question in asked}
-    if both := [question for question in kept if " ".join(question.lower().split()) in there]:
+    there = set(map(_plain, asked))
+    if both := [question for question in kept if _plain(question) in there]:
         raise report(both, "general_questions asks what keep_questions has adapters trained on; leave out of one:")
+
+
+def _plain(question: str) -> str:
+    """However it is spaced, and whether or not it ends with a question mark, which prompts add."""
+    return " ".join(question.lower().rstrip(" ?").split())

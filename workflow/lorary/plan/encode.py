@@ -114,7 +114,7 @@ def make(runs: list[Run]) -> Encoding:
         if part.data.jobs and part.run.augmenting.augment_with == "local":
             models.add(model.augment_model(part.run), part.number)
         ids = prompts.add(_prompts(part, base, table), part.number)
-        spared = keep.keeps(part.run) and keep.job(part.run, base, base_weight, part.task)
+        spared = keep.keeps(part.run) and keep.job(part.run, base, part.task)
         if spared:
             kept.add(spared, part.number)
         batches = _batches(part, base, base_weight, ids, spared or None)

@@ -12,9 +12,9 @@ from .run import Run, deciding
 
 # Goes up with every change that has it find other answers or directions: adapters are trained again then.
 KEEP = 1
-# What turns a question into ids.
-WORDING = ("with_cot", "prompt_templates", "fewshot", "chat_date", "chat_template_kwargs", "split_special_tokens")
-PASSAGES = 16  # whose training takes no less time
+# What turns a question into ids, besides files.
+WORDING = ("with_cot", "chat_date", "chat_template_kwargs", "split_special_tokens")
+PASSAGES = 2000  # whose training takes no less time: the directions of wide layers take minutes each
 
 
 def keeps(run: Run) -> bool:
@@ -22,36 +22,25 @@ def keeps(run: Run) -> bool:
     return bool(run.training.keep_directions or run.training.keep_sequences)
 
 
-def job(run: Run, model: Job, base_weight: Job, task: dict[str, str] | None) -> Job:
+def job(run: Run, model: Job, task: dict[str, str] | None) -> Job:
     """Of a run that `keeps` something; `task`: as `plan.training.task_adapter` has it. Raises LoraryError."""
-    how, questions = run.training, run.training.keep_questions or str(layout.KEEP_QUESTIONS)
-    asked = run.answers.general_questions
+    how, prompts = run.training, run.prompts
+    questions, asked = how.keep_questions or str(layout.KEEP_QUESTIONS), run.answers.general_questions
     refuse_asked(read_questions(questions), [q["question"] for q in heldout.read_general(asked)] if asked else [])
-    wording = deciding({key: value for key, value in vars(run.prompts).items() if key in WORDING})
-    fewshot = run.prompts.fewshot if run.prompts.with_cot else None
+    files = {"questions": questions, "prompt_templates": prompts.prompt_templates}
+    files |= {"fewshot": prompts.fewshot} if prompts.with_cot and prompts.fewshot else {}
     params = {
         "version": KEEP,
         "model_source": model.params,
-        "questions": sha256(Path(questions)),
-        "wording": {**wording, "fewshot": fewshot},
+        "files": {key: sha256(Path(path)) for key, path in files.items()},
+        "wording": deciding({key: value for key, value in vars(prompts).items() if key in WORDING}),
         "directions": how.keep_directions,
-        "layers": {key: base_weight.params[key] for key in ("lora_target_modules", "base_weight")},
+        "lora_target_modules": how.lora_target_modules if how.keep_directions else [],
         "precision": how.precision,
-        **({"task_adapter": task} if task else {}),
+        "task_adapter": task and task["sha256"],
     }
     name = f"{run.model.model_name}_{layout.digest(params)}"
-    return Job(
-        rule="keep",
-        label=name,
-        inputs={
-            "model": model.outputs["model"],
-            "base_weight": list(base_weight.outputs.values()),
-            "questions": questions,
-            "templates": run.prompts.prompt_templates,
-            "fewshot": fewshot or [],
-            "task_adapter": layout.adapter_files(task["path"]) if task else [],
-        },
-        outputs={"kept": layout.KEPT.format(kept=name)},
-        params=params,
-        resources=Resources(PASSAGES, 1, how.precision),
-    )
+    inputs = {**{"fewshot": []}, **files, "model": model.outputs["model"]}
+    inputs |= {"task_adapter": layout.adapter_files(task["path"]) if task else []}
+    outputs = {"kept": layout.KEPT.format(kept=name)}
+    return Job("keep", name, inputs, outputs, params, resources=Resources(PASSAGES, 1, how.precision))

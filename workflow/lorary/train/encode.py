@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..adapters import files
 from ..adapters.digest import digest_base_weight, former_digests
@@ -26,6 +26,9 @@ from ..plan import layout
 from ..plan.encode import GPU_NUMERICS
 from .kept import Kept, among, read_kept
 from .records import write_record
+
+if TYPE_CHECKING:
+    from .trainer import Training
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +57,7 @@ def train_adapters(
     began, base = time.monotonic(), digest_base_weight(base_weight)
     paths = {layout.position_of(path): path for path in outputs}
     spared = read_kept(kept) if kept else None
-    found, failures = passage_digests(
-        model, base_weight, prompts, settings, set(paths), spared.sha256 if spared else None
-    )
+    found, failures = passage_digests(model, base_weight, prompts, settings, set(paths), spared.key if spared else None)
     digests = {position: latest for position, (latest, *_) in found.items()}
     if not paths.keys() <= digests.keys() | failures.keys():
         raise LoraryError(f"{prompts} lacks passages that were to be trained: the data changed meanwhile; run again.")
@@ -126,7 +127,7 @@ def passage_digests(
     kept: str | None = None,
 ) -> tuple[dict[Position, list[str]], dict[Position, str]]:
     """The digest of the adapter at each of these positions (did, pid), followed by those that earlier releases gave it;
-    and of those that have no prompt ids, why not. `kept`: the sha256 of what they are to spare."""
+    and of those that have no prompt ids, why not. `kept`: the key of what they are to spare."""
     model_weights, settings = fingerprint(model)["weights"], {**settings, **_ends(model, settings)}
     decides = [
         {"model": model_weights, "base_weight": base, **settings, **({"kept": kept} if kept else {})}
@@ -249,7 +250,7 @@ class Encoder:
             about = {
                 "sequences": len(passage.examples),
                 "tokens": sum(map(len, passage.examples)),
-                "losses": training.losses,
+                "losses": self._own_losses(training),
                 "seconds": round(training.seconds, 3),
                 "device": self.device_name,
                 "adapters_per_step": training.adapters_per_step,
@@ -261,6 +262,15 @@ class Encoder:
         yield refused
         if self.teacher:
             self.teacher.tell()
+
+    def _own_losses(self, training: "Training") -> list[float]:
+        """Of the steps that a passage's own sequences took part in. Kept ones have steps of their own where a batch is
+        one sequence; in larger batches the loss is of both."""
+        if not self.each or self.settings["per_device_train_batch_size"] > 1:
+            return training.losses
+        kept = set(map(id, self.kept))
+        steps = zip(training.passage.examples, training.losses, strict=True)
+        return [loss for example, loss in steps if id(example) not in kept]
 
     def _aim(self, passage: Passage, trained: Passage) -> dict[str, Any]:
         """What training.json says of what is not as in the reference: a task adapter; an objective, and how many tokens

@@ -2,6 +2,7 @@
 of its activations over them. An adapter is kept from changing both (`keep_sequences`, `keep_directions`)."""
 
 import hashlib
+import json
 import zlib
 from dataclasses import dataclass, replace
 from math import floor
@@ -19,39 +20,44 @@ IDS, BEGINS, LENGTHS = "ids", "begins", "lengths"  # of the sequences, one after
 
 @dataclass(frozen=True)
 class Kept:
+    key: str  # the digest of all that decides it, which is the same where a machine rounds otherwise
     sequences: list[Example]  # a general question each, of which the base model's own answer is predicted
-    directions: dict[str, np.ndarray]  # by the name of an A: orthonormal columns (in, directions), float32
-    sha256: str  # of all of it
+    # By the name of an A: orthonormal columns (in, directions), float32. Those that are the same are one array.
+    directions: dict[str, np.ndarray]
 
 
-def write_kept(path: str, sequences: list[Example], directions: dict[str, np.ndarray]) -> None:
+def write_kept(path: str, kept: Kept) -> None:
+    first: dict[int, str] = {}
+    same = {name: first.setdefault(id(each), name) for name, each in kept.directions.items()}
     tensors = {
-        IDS: np.concatenate([example.ids for example in sequences]),
-        BEGINS: np.array([example.begin for example in sequences], dtype=np.int32),
-        LENGTHS: np.array([len(example) for example in sequences], dtype=np.int32),
-        **{name: np.ascontiguousarray(each, dtype=np.float32) for name, each in directions.items()},
+        IDS: np.concatenate([example.ids for example in kept.sequences]),
+        BEGINS: np.array([example.begin for example in kept.sequences], dtype=np.int32),
+        LENGTHS: np.array([len(example) for example in kept.sequences], dtype=np.int32),
+        **{name: kept.directions[name] for name in first.values()},
     }
+    words = {"key": kept.key, "same": json.dumps(same)}
     with written_whole(path) as temporary:
-        temporary.write_bytes(save(tensors, {"sha256": _sha256(tensors)}))
+        temporary.write_bytes(save(tensors, {**words, "sha256": _sha256(tensors, words)}))
         sync(temporary)
 
 
 def read_kept(path: str) -> Kept:
-    """Raises LoraryError where it is not what was written."""
+    """Raises LoraryError where it is not what was written, OSError where it cannot be read."""
     try:
         with safe_open(path, "numpy") as file:
-            tensors, sha256 = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["sha256"]  # noqa: SIM118
-        if sha256 != _sha256(tensors):
+            tensors, words = {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata())  # noqa: SIM118
+        if words.pop("sha256") != _sha256(tensors, words):
             raise ValueError("its content is not what was written")
         ids, begins, lengths = (tensors.pop(name) for name in (IDS, BEGINS, LENGTHS))
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+        directions = {name: tensors[first] for name, first in json.loads(words["same"]).items()}
+    except (SafetensorError, LookupError, TypeError, ValueError) as error:
         raise damaged(path, error) from None
-    parts = np.split(ids, np.cumsum(lengths)[:-1])
-    return Kept([Example(part, int(begin)) for part, begin in zip(parts, begins, strict=True)], tensors, sha256)
+    parts = zip(np.split(ids, np.cumsum(lengths)[:-1]), begins, strict=True)
+    return Kept(words["key"], [Example(part, int(begin)) for part, begin in parts], directions)
 
 
 def among(passage: Passage, kept: list[Example], each: float, epochs: int) -> Passage:
-    """The passage with the sequences of all its epochs, and among them so many of those kept for each of its own, evenly.
+    """The passage with the sequences of all its epochs, and evenly among them so many of those kept for each of these.
     With which these begin, its first sequence's ids say; they go on from epoch to epoch, so that it sees many."""
     place = zlib.crc32(passage.examples[0].ids.tobytes())
     woven: list[Example] = []
@@ -63,9 +69,9 @@ def among(passage: Passage, kept: list[Example], each: float, epochs: int) -> Pa
     return replace(passage, examples=woven)
 
 
-def _sha256(tensors: dict[str, np.ndarray]) -> str:
-    content = hashlib.sha256()
+def _sha256(tensors: dict[str, np.ndarray], words: dict[str, str]) -> str:
+    content = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
     for name in sorted(tensors):
         content.update(f"{name} {tensors[name].shape} {tensors[name].dtype}\n".encode())
-        content.update(tensors[name].tobytes())
+        content.update(np.ascontiguousarray(tensors[name]).data)
     return content.hexdigest()

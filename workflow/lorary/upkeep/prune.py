@@ -41,9 +41,12 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     days: it may be of a run that was stopped, and will go on. Raises LoraryError.
     """
     stores: dict[str, set[str]] = {}
+    keys: dict[str | None, str] = {}  # of files of what adapters spare
     for batch in wanted:
         positions = set(map(position_of, batch.adapters))
-        kept = read_kept(batch.kept).sha256 if batch.kept else None
+        if batch.kept and batch.kept not in keys:
+            keys[batch.kept] = read_kept(batch.kept).key
+        kept = keys.get(batch.kept)
         digests, _ = passage_digests(batch.model, batch.base_weight, batch.prompts, batch.settings, positions, kept)
         stores.setdefault(batch.store, set()).update(key for keys in digests.values() for key in keys)
     doomed: list[Path] = []
