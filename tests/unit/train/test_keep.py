@@ -66,7 +66,7 @@ def test_the_directions_hold_their_share_of_what_goes_into_a_layer(made, kept):
     for name in names:
         seen = []
         hook = model.get_submodule(adapter.layer_of(name)).register_forward_pre_hook(
-            lambda _, inputs, seen=seen: seen.append(inputs[0][0, 1:].double())
+            lambda _, inputs, seen=seen: seen.append(inputs[0][0].double())
         )
         with torch.no_grad():
             for example in spared.sequences:

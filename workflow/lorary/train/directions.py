@@ -17,8 +17,11 @@ SECOND_MOMENTS = 2**31  # bytes of them that are held together
 def directions_of(model: nn.Module, names: list[str], sequences: list[Example], share: float) -> dict[str, np.ndarray]:
     """For each A of these names, the fewest directions (in, directions) that hold this share of the energy of what goes
     into its layer over these sequences: the first eigenvectors of its second moment, as where facts are edited outside
-    of them (AlphaEdit, Fang et al., ICLR 2025, arXiv 2410.02355). Layers that read the same share one array. The first
-    token of a sequence is left out: models put there what is many times larger than anything else, whatever is said."""
+    of them (AlphaEdit, Fang et al., ICLR 2025, arXiv 2410.02355). Layers that read the same share one array.
+
+    The first token counts too, though its activations are far the largest in a few layers, which so spare little else:
+    without it as much was spared, and less learnt of the passages.
+    """
     same = _reading_the_same(model, names, sequences[0])
     found: dict[str, np.ndarray] = {}
     for some in _groups(model, sorted(set(same.values()))):
@@ -73,8 +76,7 @@ def _second_moments(model: nn.Module, names: list[str], sequences: list[Example]
     for name in names:
 
         def add(_, inputs: tuple[Tensor, ...], name: str = name) -> None:
-            read = inputs[0][:, 1:] if inputs[0].ndim == 3 else inputs[0]  # (1, T, in), or of experts (tokens, in)
-            rows = read.reshape(-1, read.shape[-1]).double()
+            rows = inputs[0].reshape(-1, inputs[0].shape[-1]).double()
             moments.setdefault(name, rows.new_zeros(rows.shape[1], rows.shape[1])).addmm_(rows.mT, rows)
 
         hooks.append(model.get_submodule(layer_of(name)).register_forward_pre_hook(add))
