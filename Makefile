@@ -83,5 +83,5 @@ format: env
 	$(BIN)/snakefmt Snakefile workflow
 
 clean:
-	rm -rf results/raw results/retrieved results/routes results/augment results/augmented results/adapters results/data results/prompts results/train results/predict results/predictions results/export \
+	rm -rf results/raw results/kept results/retrieved results/routes results/augment results/augmented results/adapters results/data results/prompts results/train results/predict results/predictions results/export \
 		results/index results/report results/report.html results/scores.tsv results/failed.tsv logs benchmarks .snakemake

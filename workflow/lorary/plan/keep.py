@@ -1,6 +1,7 @@
 """What the base model knows beside any passage: the job that asks it, for adapters to spare that."""
 
 from pathlib import Path
+from typing import Any
 
 from ..core.files import sha256
 from ..data import heldout
@@ -22,10 +23,15 @@ def keeps(run: Run) -> bool:
     return bool(run.training.keep_directions or run.training.keep_sequences)
 
 
+def questions_of(keys: dict[str, Any]) -> str:
+    """The file that is asked from, of a run that keeps something."""
+    return keys.get("keep_questions") or layout.one_spelling(str(layout.KEEP_QUESTIONS))
+
+
 def job(run: Run, model: Job, task: dict[str, str] | None) -> Job:
     """Of a run that `keeps` something; `task`: as `plan.training.task_adapter` has it. Raises LoraryError."""
     how, prompts = run.training, run.prompts
-    questions, asked = how.keep_questions or str(layout.KEEP_QUESTIONS), run.answers.general_questions
+    questions, asked = questions_of(vars(how)), run.answers.general_questions
     refuse_asked(read_questions(questions), [q["question"] for q in heldout.read_general(asked)] if asked else [])
     files = {"questions": questions, "prompt_templates": prompts.prompt_templates}
     files |= {"fewshot": prompts.fewshot} if prompts.with_cot and prompts.fewshot else {}

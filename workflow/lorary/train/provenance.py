@@ -11,6 +11,7 @@ from typing import Any
 
 from ..adapters.digest import digest_base_weight
 from ..base.fetch import fingerprint
+from ..plan import keep
 from ..plan.encode import NUMERICS
 
 ROOT = Path(__file__).parents[3]
@@ -26,8 +27,9 @@ def describe_run(
 ) -> dict[str, Any]:
     """What run.json says of a call: the resolved config of each run that wrote into this folder; the table of each type
     (`tables`); versions; the git revision of this workflow, where there is one; and sha256 of base model, base weight,
-    task adapter (where there is one), data, templates and few-shot examples."""
+    task adapter (where there is one), data, templates, few-shot examples and questions to keep."""
     files = {path for run in runs for path in (run["prompt_templates"], run["with_cot"] and run["fewshot"]) if path}
+    files |= {keep.questions_of(run) for run in runs if "keep_directions" in run or "keep_sequences" in run}
     return {
         "config": runs,
         "model": fingerprint(model),
