@@ -268,7 +268,7 @@ def test_no_question_of_the_project_is_kept_and_asked():
         ("{", "cannot be read as JSON"),
         ('{"a": 1}', "is not a list of questions"),
         ("[]", "at least one entry"),
-        ('["What?", 3, " "]', "entry 1: expected text, found 3"),
+        ('["What?", 3, " "]', "entry 1, expected text, found 3"),
     ],
 )
 def test_questions_to_keep_are_checked_before_anything_runs(content, told):

@@ -12,6 +12,9 @@ from .questions import short
 
 # A trained fact in other words, and a fact of the passage that no pair asks.
 WRITTEN = ("paraphrase", "untrained")
+# Where it says what a file of each of these keys looks like.
+PAGES = dict.fromkeys(("heldout_questions", "general_questions"), "docs/answers.md")
+PAGES["keep_questions"] = "docs/objectives.md"
 KINDS = (*WRITTEN, "kept", "general")  # kept out of training by heldout_pairs
 
 
@@ -33,7 +36,7 @@ def training_rows(rows: list[dict[str, Any]], heldout_pairs: int) -> list[dict[s
 def read_written(path: str) -> list[dict[str, Any]]:
     """The written questions of a JSON file: type (None where it says none), did, pid, question, answers (list) and kind
     of each. Raises LoraryError that names every fault."""
-    entries = _read("heldout_questions", path, _faults_of_written)
+    entries = read_list("heldout_questions", path, _faults_of_written)
     keys = ("did", "pid", "question", "kind")
     return [
         {"type": entry.get("type"), **{key: entry[key] for key in keys}, "answers": _answers(entry)}
@@ -44,7 +47,7 @@ def read_written(path: str) -> list[dict[str, Any]]:
 def read_general(path: str) -> list[dict[str, Any]]:
     """The general questions of a JSON file: question and answers (list) of each. Raises LoraryError that names every
     fault."""
-    entries = _read("general_questions", path, _faults_of_question)
+    entries = read_list("general_questions", path, _faults_of_question)
     return [{"question": entry["question"], "answers": _answers(entry)} for entry in entries]
 
 
@@ -77,23 +80,24 @@ def of_type(path: str, kind: str, counts: list[int], types: list[str], sampled: 
     return asked
 
 
-def _read(key: str, path: str, faults_of: Callable[[dict[str, Any]], Iterator[str]]) -> list[dict[str, Any]]:
+def read_list(key: str, path: str, faults_of: Callable[[Any], Iterator[str]]) -> list[Any]:
+    """The entries of a JSON file, a list of questions in one form or another. Raises LoraryError that names the key of
+    the config and every fault."""
     try:
         entries = json.loads(Path(path).read_bytes(), object_pairs_hook=refused_twice)
     except (OSError, ValueError, RecursionError) as error:
         raise LoraryError(f"{key}: {path} cannot be read as JSON: {error}") from None
     if not isinstance(entries, list) or not entries:
         raise LoraryError(f"{key}: {path} is not a list of questions with at least one entry.")
-    faults = []
-    for i, entry in enumerate(entries):
-        found = list(faults_of(entry)) if isinstance(entry, dict) else [f"expected an object, found {short(entry)}"]
-        faults += [f"entry {i}, {fault}" for fault in found]
-    if faults:
-        raise report(faults, f"{key}: {path} is not as it should be (docs/answers.md says how):")
+    if faults := [f"entry {i}, {fault}" for i, entry in enumerate(entries) for fault in faults_of(entry)]:
+        raise report(faults, f"{key}: {path} is not as it should be ({PAGES[key]} says how):")
     return entries
 
 
-def _faults_of_written(entry: dict[str, Any]) -> Iterator[str]:
+def _faults_of_written(entry: Any) -> Iterator[str]:
+    if not isinstance(entry, dict):
+        yield f"expected an object, found {short(entry)}"
+        return
     for key in ("did", "pid"):
         value = entry.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -105,7 +109,10 @@ def _faults_of_written(entry: dict[str, Any]) -> Iterator[str]:
     yield from _faults_of_question(entry, ("type", "did", "pid", "kind"))
 
 
-def _faults_of_question(entry: dict[str, Any], others: tuple[str, ...] = ()) -> Iterator[str]:
+def _faults_of_question(entry: Any, others: tuple[str, ...] = ()) -> Iterator[str]:
+    if not isinstance(entry, dict):
+        yield f"expected an object, found {short(entry)}"
+        return
     if not is_text(entry.get("question")) or not entry["question"].strip():
         yield f"question: expected text, found {_found(entry, 'question')}"
     answers = _answers(entry)

@@ -1,30 +1,17 @@
 """General questions that the base model answers itself, for adapters to keep its answers."""
 
-import json
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
-from ..core.errors import LoraryError, report
-from ..core.twice import refused_twice
+from ..core.errors import report
 from ..core.values import is_text
+from .heldout import read_list
 from .questions import short
 
 
 def read_questions(path: str) -> list[str]:
     """The questions of a JSON file, a list of texts. Raises LoraryError that names every fault."""
-    try:
-        questions = json.loads(Path(path).read_bytes(), object_pairs_hook=refused_twice)
-    except (OSError, ValueError, RecursionError) as error:
-        raise LoraryError(f"keep_questions: {path} cannot be read as JSON: {error}") from None
-    if not isinstance(questions, list) or not questions:
-        raise LoraryError(f"keep_questions: {path} is not a list of questions with at least one entry.")
-    faults = [
-        f"entry {i}: expected text, found {short(question)}"
-        for i, question in enumerate(questions)
-        if not is_text(question) or not question.strip()
-    ]
-    if faults:
-        raise report(faults, f"keep_questions: {path} is not a list of texts:")
-    return questions
+    return read_list("keep_questions", path, _faults_of)
 
 
 def refuse_asked(kept: list[str], asked: list[str]) -> None:
@@ -38,3 +25,8 @@ def refuse_asked(kept: list[str], asked: list[str]) -> None:
 def _plain(question: str) -> str:
     """However it is spaced, and whether or not it ends with a question mark, which prompts add."""
     return " ".join(question.lower().rstrip(" ?").split())
+
+
+def _faults_of(question: Any) -> Iterator[str]:
+    if not is_text(question) or not question.strip():
+        yield f"expected text, found {short(question)}"
