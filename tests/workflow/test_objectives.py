@@ -10,7 +10,7 @@ def test_objectives_lie_beside_the_reference_which_is_not_made_again(finished):
     before = finished.adapters()
     tables = {path: path.stat().st_mtime_ns for path in folder.glob("results/prompts/*/*.parquet")}
     runs = [{}, {"objective": "mixed", "contexts": "passage"}, {"objective": "distill"}]
-    runs.append({"objective": "answers", "keep_directions": 0.5, "keep_sequences": 0.5})
+    runs.append({"objective": "answers", "keep_directions": 0.5, "keep_sequences": 3})
     output = finished.snakemake(runs=runs, passages_per_job=6).stdout
     after = finished.adapters()
     assert {path: after[path] for path in before} == before
@@ -19,7 +19,7 @@ def test_objectives_lie_beside_the_reference_which_is_not_made_again(finished):
         "lr=0.01_epoch=1_direct",
         "lr=0.01_epoch=1_direct_objective=mixed_contexts=passage",
         "lr=0.01_epoch=1_direct_objective=distill",
-        "lr=0.01_epoch=1_direct_objective=answers_keep_directions=0.5_keep_sequences=0.5",
+        "lr=0.01_epoch=1_direct_objective=answers_keep_directions=0.5_keep_sequences=3",
     }
     assert len(set(after.values())) == len(after) == 24
     assert "24 of 24 adapters are in place" in output
@@ -39,5 +39,5 @@ def test_a_recipe_on_the_command_line_stands_over_config_yaml_and_under_other_ke
     sets = "recipe: know sets " + ", ".join(f"{key}: {value}" for key, value in bundle.items())
     sets += "; the config itself sets num_train_epochs"
     assert output.splitlines().count(sets) == 1
-    assert "/lr=0.01_epoch=3_direct_objective=answers_keep_directions=0.9_keep_sequences=0.34/" in output
+    assert "/lr=0.01_epoch=3_direct_objective=answers_keep_directions=0.9_keep_sequences=18/" in output
     assert "/prag_routed/" in output

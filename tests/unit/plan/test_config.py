@@ -207,7 +207,7 @@ BAD = {
     "distill_temperature": [0, -1, NAN, INF, "hot", None],
     "distill_answers": ["gold", None, True, ["own"]],
     "keep_directions": [-0.1, 1, 1.0, NAN, "all", None],
-    "keep_sequences": [-1, 17, 16.5, NAN, "all", None],
+    "keep_sequences": [-1, 1001, 1.5, NAN, "all", None],
     "keep_questions": ["", 1, []],
     "passages_per_job": [0, -1, "many", "8", 1.5, None],
     "adapters_per_step": [0, "many", None],

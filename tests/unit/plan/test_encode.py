@@ -239,7 +239,7 @@ def test_what_is_kept_of_the_base_model_is_asked_once_for_all_that_spare_it(monk
     bare, first, second, third = (kind.batches[0] for kind in made.types)
     assert bare.inputs["kept"] == []
     assert first.inputs["kept"] == second.inputs["kept"] != third.inputs["kept"]
-    assert "keep_directions=0.9_keep_sequences=1.0" in made.types[1].folder.path
+    assert "keep_directions=0.9_keep_sequences=1" in made.types[1].folder.path
     assert {"keep_directions": 0.9, "keep_sequences": 1}.items() <= first.params["settings"].items()
     others = [
         {"keep_questions": "mine.json"}, {"chat_date": "27 Jul 2024"}, {"lora_target_modules": ["up_proj"]},

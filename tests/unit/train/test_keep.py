@@ -102,21 +102,21 @@ def sequence(*ids):
     return Example(np.array(ids, dtype=np.int32), 1)
 
 
-def test_kept_sequences_come_after_each_of_a_passages_own_and_go_on_from_epoch_to_epoch(tmp_path):
+def test_kept_sequences_stand_evenly_among_those_of_all_epochs(tmp_path):
     general = [sequence(1, 10 + i) for i in range(7)]
     write_kept(str(tmp_path / "k"), Kept("key", general, {}))
     general = read_kept(str(tmp_path / "k")).sequences
     own = [sequence(5, 1), sequence(5, 2)]
-    woven = among(Passage((3, 4), own), general, 2, 3)
+    woven = among(Passage((3, 4), own), general, 9, 3)
     assert woven.position == (3, 4)
-    assert [example.ids.tolist() for example in woven.examples[::3]] == [[5, 1], [5, 2]] * 3
-    numbers = [int(example.ids[1]) - 10 for i, example in enumerate(woven.examples) if i % 3]
-    assert [(b - a) % 7 for a, b in pairwise(numbers)] == [1] * 11
-    third = among(Passage((3, 4), own), general, 0.34, 4).examples
-    assert [int(example.ids[0]) for example in third] == [5, 5, 5, 1, 5, 5, 5, 1, 5, 5]
-    assert len(among(Passage((3, 4), own), general, 0.29, 50).examples) == 129
-    other = among(Passage((9, 9), own), general, 2, 3)
+    assert [int(example.ids[0]) for example in woven.examples] == [5, 1, 5, 1, 1, 5, 1, 5, 1, 1, 5, 1, 5, 1, 1]
+    assert [example.ids.tolist() for example in woven.examples if example.ids[0] == 5] == [[5, 1], [5, 2]] * 3
+    numbers = [int(example.ids[1]) - 10 for example in woven.examples if example.ids[0] == 1]
+    assert [(b - a) % 7 for a, b in pairwise(numbers)] == [1] * 8
+    other = among(Passage((9, 9), own), general, 9, 3)
     assert [e.ids.tolist() for e in other.examples] == [e.ids.tolist() for e in woven.examples]  # wherever it stands
+    few = among(Passage((3, 4), own), general, 2, 4).examples
+    assert [int(example.ids[0]) for example in few] == [5, 5, 5, 5, 1, 5, 5, 5, 5, 1]
 
 
 def test_adapters_that_spare_what_is_kept(made, kept, tmp_path):
@@ -125,7 +125,7 @@ def test_adapters_that_spare_what_is_kept(made, kept, tmp_path):
     for objective in ("answers", "distill"):
         file = tmp_path / f"{objective}.parquet"
         prompts.save(prompts.build(rows.load([made / "total.json"], -1, "aug"), prompter(made), 3000, objective), file)
-        for how in ({}, {"keep_sequences": 2, "keep_directions": 0.7}):
+        for how in ({}, {"keep_sequences": 24, "keep_directions": 0.7}):
             settings = {**tiny.TRAINING, "num_train_epochs": 4, "objective": objective, **how}
             settings |= {"distill_top_k": 4, "distill_temperature": 1.0} if objective == "distill" else {}
             store = tmp_path / f"{objective}{len(how)}"

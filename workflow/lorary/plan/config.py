@@ -210,7 +210,7 @@ def _run(setting: dict[str, Any]) -> Run:
         setting[key] = setting[key] and os.path.expanduser(setting[key])
     if setting["contexts"] == SEQUENCES[setting["objective"]].contexts:
         setting["contexts"] = None  # what it has anyway
-    for key in ("learning_rate", "distill_temperature", "keep_directions", "keep_sequences"):
+    for key in ("learning_rate", "distill_temperature", "keep_directions"):
         setting[key] = float(setting[key])  # 1 and 1.0 are one path: lr=1.0
     setting["combine_adapters"] = _ways(setting)
     groups = typing.get_type_hints(Run).values()

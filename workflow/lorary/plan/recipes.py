@@ -9,7 +9,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "objective": "answers",
         "num_train_epochs": 5,
         "keep_directions": 0.9,
-        "keep_sequences": 0.34,
+        "keep_sequences": 18,
         "combine_adapters": ["routed"],
     },
 }

@@ -42,7 +42,7 @@ LATER: dict[str, Any] = {
     "distill_answers": "given",
     "task_adapter": None,
     "keep_directions": 0.0,
-    "keep_sequences": 0.0,
+    "keep_sequences": 0,
     "keep_questions": None,
 }
 # Those that are in the names of runs, where they are set: two settings of them lie side by side.
@@ -144,7 +144,7 @@ class Training:
     distill_temperature: float
     distill_answers: str
     keep_directions: float
-    keep_sequences: float
+    keep_sequences: int
     keep_questions: str | None
 
 

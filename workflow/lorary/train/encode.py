@@ -218,8 +218,8 @@ class Encoder:
         if task_adapter:
             merge_task_adapter(self.model, load_task_adapter(task_adapter, self.model))
         scale = config["lora_alpha"] / config["r"]
-        self.each = settings.get("keep_sequences", 0)  # of those kept, for each of a passage's own
-        steps = settings | ({"num_train_epochs": 1} if self.each else {})  # they are woven into all epochs as one
+        self.among = settings.get("keep_sequences", 0)  # of those kept, so many among all of a passage's
+        steps = settings | ({"num_train_epochs": 1} if self.among else {})  # they are woven into all epochs as one
         directions = kept.directions if kept else None
         self.trainer = trainer.Trainer(self.model, tensors, scale, steps, adapters_per_step, directions)
         self.kept = kept.sequences if kept else []
@@ -229,7 +229,7 @@ class Encoder:
 
             said = {**settings, **_ends(model, settings)}
             self.teacher = Teacher(self.model, fingerprint(model)["weights"], said, store)
-            if self.each:  # it says the same of what it has answered itself
+            if self.among:  # it says the same of what it has answered itself
                 answered = [replace(example, teacher=example.ids) for example in self.kept]
                 self.kept = self.teacher.told(Passage((0, 0), answered)).examples
         log.info("%s on %s", model, device_name)
@@ -266,7 +266,7 @@ class Encoder:
     def _own_losses(self, training: "Training") -> list[float]:
         """Of the steps that a passage's own sequences took part in. Kept ones have steps of their own where a batch is
         one sequence; in larger batches the loss is of both."""
-        if not self.each or self.settings["per_device_train_batch_size"] > 1:
+        if not self.among or self.settings["per_device_train_batch_size"] > 1:
             return training.losses
         kept = set(map(id, self.kept))
         steps = zip(training.passage.examples, training.losses, strict=True)
@@ -277,7 +277,7 @@ class Encoder:
         it predicts; what is kept, and the tokens of its sequences in all epochs of what was `trained`."""
         others = ("task_adapter", "objective", "distill", "keep")
         aim = {key: self.settings[key] for key in self.settings if key.startswith(others)}
-        if self.each:
+        if self.among:
             own = self.settings["num_train_epochs"] * sum(map(len, passage.examples))
             aim |= {"kept_tokens": sum(map(len, trained.examples)) - own}
         if "objective" in aim:
@@ -306,7 +306,7 @@ class Encoder:
                 continue
             log.debug("%s begins", item.place)
             under_way[passage.position] = item, taught
-            yield among(taught, self.kept, self.each, self.settings["num_train_epochs"]) if self.each else taught
+            yield among(taught, self.kept, self.among, self.settings["num_train_epochs"]) if self.among else taught
 
     def _taught(self, passage: Passage) -> Passage | Fault:
         """The passage with what the teacher says of it, where the objective has one; or why it says nothing."""

@@ -5,7 +5,6 @@ import hashlib
 import json
 import zlib
 from dataclasses import dataclass, replace
-from math import floor
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -56,16 +55,15 @@ def read_kept(path: str) -> Kept:
     return Kept(words["key"], [Example(part, int(begin)) for part, begin in parts], directions)
 
 
-def among(passage: Passage, kept: list[Example], each: float, epochs: int) -> Passage:
-    """The passage with the sequences of all its epochs, and evenly among them so many of those kept for each of these.
-    With which these begin, its first sequence's ids say; they go on from epoch to epoch, so that it sees many."""
-    place = zlib.crc32(passage.examples[0].ids.tobytes())
+def among(passage: Passage, kept: list[Example], count: int, epochs: int) -> Passage:
+    """The passage with the sequences of all its epochs, and so many of those kept evenly among them. With which these
+    begin, its first sequence's ids say, so that passages see different ones."""
+    first, own = zlib.crc32(passage.examples[0].ids.tobytes()), passage.examples * epochs
     woven: list[Example] = []
-    for number, own in enumerate(passage.examples * epochs, start=1):
-        woven.append(own)
-        while len(woven) - number < floor(number * each + 1e-9):  # 100 x 0.29 is 28.999999999999996
-            woven.append(kept[place % len(kept)])
-            place += 1
+    for done, example in enumerate(own, start=1):
+        woven.append(example)
+        seen = len(woven) - done
+        woven += [kept[(first + i) % len(kept)] for i in range(seen, done * count // len(own))]
     return replace(passage, examples=woven)
 
 
