@@ -133,6 +133,15 @@ def test_passages_with_too_few_pairs_to_keep_out_are_counted(tmp_path, monkeypat
     assert lacking not in shown(0, 0, 1, 1, 2, 2)
 
 
+@pytest.mark.filterwarnings("error")  # matplotlib's, where a plot has no room left
+def test_runs_with_long_names_leave_their_plots_room(tmp_path):
+    name = "invented total, " + ", ".join(f"{key}=results/of/{key}" for key in page.plots.METHODS)
+    scores = pd.DataFrame([{"method": "prag", "f1": 0.5, "f1_low": 0.4, "f1_high": 0.6}])
+    page.plots.scores(scores, [name], str(tmp_path / "scores.svg"))
+    table = pd.DataFrame({f"nll_{adapter}": [1.0, 2.0] for adapter in ("bare", "own", "other")})
+    page.plots.knowledge({name: table, "b": table}, str(tmp_path / "knowledge.svg"))
+
+
 def test_the_same_plots_have_the_same_bytes(tmp_path):
     table = learnt((0.01, 0.5, 0.01, 0.0, 0.0))
     plots = [page.plots.knowledge({"a": table}, str(tmp_path / f"{i}.svg")) for i in range(2)]

@@ -1,5 +1,6 @@
 """The report's plots: what a person reads at a glance, as SVG."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -30,6 +31,7 @@ STYLE = {
     "axes.grid": True,
     "grid.color": "#e5e7eb",
 }
+WIDEST = 44  # letters of a name beside a plot
 MOST_DOTS = 400  # of passages, in one strip
 
 
@@ -52,7 +54,7 @@ def scores(table: pd.DataFrame, labels: list[str], output: str) -> str:
             y -= 0.3
         ticks.append((top + y + 0.3) / 2)
         y -= 0.25
-    axes.set_yticks(ticks, groups)
+    axes.set_yticks(ticks, map(_wrapped, groups))
     axes.set_ylim(y + 0.2, 0.3)
     axes.set_xlim(-4, 104)
     axes.set_xlabel("F1 in percent; the band is the 95 % bootstrap interval over the questions")
@@ -92,7 +94,7 @@ def knowledge(tables: dict[str, pd.DataFrame], output: str) -> str:
     axes.set_xlim(max(low, 1e-4), 130)
     axes.xaxis.set_major_formatter(lambda value, _: _percent(value))
     axes.xaxis.set_minor_formatter(lambda *_: "")
-    axes.set_yticks(ticks, names)
+    axes.set_yticks(ticks, map(_wrapped, names))
     axes.set_ylim(min(ticks, default=0) - 0.3, 0.42)
     axes.set_xlabel("probability of an answer's token, asked without the passage (geometric mean; a dot is a passage)")
     axes.grid(axis="y", visible=False)
@@ -145,6 +147,11 @@ def _figure(height: float):
     matplotlib.rcParams.update(STYLE)
     figure, axes = pyplot.subplots(figsize=(9, height), layout="constrained")
     return figure, axes
+
+
+def _wrapped(label: str) -> str:
+    """A long name on several lines: on one it would leave the plot no room."""
+    return "\n".join(line for part in label.split("\n") for line in textwrap.wrap(part, WIDEST))
 
 
 def _save(figure, output: str) -> str:
