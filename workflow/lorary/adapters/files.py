@@ -69,9 +69,9 @@ def init_base_weight(
 
     skeleton = make_skeleton(Path(model), model, trusts_code(model))
     linear = {name: m.weight.shape for name, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear)}
-    named = {n: m for n, m in skeleton.named_modules() if any(n == t or n.endswith(f".{t}") for t in target_modules)}
+    named = {name: module for name, module in skeleton.named_modules() if is_target(name, target_modules)}
     targets = [name for name in named if name in linear]
-    unused = [t for t in target_modules if not any(name == t or name.endswith(f".{t}") for name in targets)]
+    unused = [target for target in target_modules if not any(is_target(name, [target]) for name in targets)]
     if unused:
         there = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
         raise LoraryError(
@@ -134,6 +134,11 @@ def read_adapter(directory: str) -> tuple[dict[str, Any], dict]:
     except (OSError, ValueError, SafetensorError) as error:
         raise LoraryError(f"{directory}: no adapter in PEFT's format ({CONFIG} and {TENSORS}): {error}") from None
     return config, {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def is_target(layer: str, target_modules: list[str]) -> bool:
+    """Whether adapters for these modules change a layer of this name, if it is linear."""
+    return any(layer == target or layer.endswith(f".{target}") for target in target_modules)
 
 
 def layer_of(name: str) -> str:

@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from ..adapters.files import PREFIX
+from ..adapters.files import PREFIX, is_target
 from ..base.fetch import end_tokens, fingerprint
 from ..core.device import limited_memory, out_of_memory, take_device
 from ..core.errors import LoraryError
@@ -89,7 +89,7 @@ def keep(
 
 
 def linear_layers(model, target_modules: list[str]) -> list[str]:
-    """The linear layers that adapters change, as `adapters.files.init_base_weight` finds them."""
+    """The linear layers that adapters change."""
     from torch import nn
 
     from ..base.frozen import FrozenLinear
@@ -97,6 +97,5 @@ def linear_layers(model, target_modules: list[str]) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | FrozenLinear)
-        and any(name == target or name.endswith(f".{target}") for target in target_modules)
+        if isinstance(module, nn.Linear | FrozenLinear) and is_target(name, target_modules)
     ]
