@@ -81,9 +81,32 @@ def test_the_directions_hold_their_share_of_what_goes_into_a_layer(made, kept):
         assert best[: U.shape[1] - 1].sum() < 0.7 * best.sum()
 
 
+def test_fewer_tokens_than_a_layer_reads_numbers_have_the_same_directions(made, kept):
+    """Two of them, the first in both sequences, which so counts twice."""
+    llama = decoder.load(str(made / "llama"), "float32", torch.device("cpu"))
+    names = list(read_kept(kept).directions)
+    sequences = [sequence(1, 10), sequence(1, 11), sequence(1, 10, 12)]
+    found = directions.directions_of(llama, names, sequences, 0.9)
+    for name in names:
+        seen = []
+        hook = llama.get_submodule(adapter.layer_of(name)).register_forward_pre_hook(
+            lambda _, inputs, seen=seen: seen.append(inputs[0][0].double())
+        )
+        with torch.no_grad():
+            for example in sequences:
+                decoder.logits(llama, torch.tensor(example.ids, dtype=torch.long)[None])
+        hook.remove()
+        energy, vectors = np.linalg.eigh(torch.cat(seen).T.numpy() @ torch.cat(seen).numpy())
+        U = found[name]
+        assert 1 <= U.shape[1] <= 4 < U.shape[0]
+        assert energy[-U.shape[1] :].sum() >= 0.9 * energy.sum() > energy[-U.shape[1] :][1:].sum()
+        best = vectors[:, -U.shape[1] :]
+        assert np.allclose(U @ U.T, best @ best.T, atol=1e-4)
+
+
 def test_layers_that_do_not_fit_together_are_looked_at_one_after_the_other(made, kept, monkeypatch):
     spared = read_kept(kept)
-    monkeypatch.setattr(directions, "SECOND_MOMENTS", 1)
+    monkeypatch.setattr(directions, "ACTIVATIONS", 1)
     llama = decoder.load(str(made / "llama"), "float32", torch.device("cpu"))
     found = directions.directions_of(llama, list(spared.directions), spared.sequences, 0.7)
     for name, each in spared.directions.items():
