@@ -138,6 +138,8 @@ def test_kept_sequences_stand_evenly_among_those_of_all_epochs(tmp_path):
     assert [(b - a) % 7 for a, b in pairwise(numbers)] == [1] * 8
     other = among(Passage((9, 9), own), general, 9, 3)
     assert [e.ids.tolist() for e in other.examples] == [e.ids.tolist() for e in woven.examples]  # wherever it stands
+    counts = [len(among(Passage((3, 4), own), general, 9, n).examples) - 2 * n for n in (1, 25, 26, 100)]
+    assert counts == [9, 9, 9, 36]
     few = among(Passage((3, 4), own), general, 2, 4).examples
     assert [int(example.ids[0]) for example in few] == [5, 5, 5, 5, 1, 5, 5, 5, 5, 1]
 

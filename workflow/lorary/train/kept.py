@@ -15,6 +15,7 @@ from ..core.files import sync, written_whole
 from ..data.sequences import Example, Passage
 
 IDS, BEGINS, LENGTHS = "ids", "begins", "lengths"  # of the sequences, one after the other; all others are directions
+OWN = 50  # sequences of a passage, over all epochs, that `keep_sequences` is enough for
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,11 @@ def read_kept(path: str) -> Kept:
 
 
 def among(passage: Passage, kept: list[Example], count: int, epochs: int) -> Passage:
-    """The passage with the sequences of all its epochs, and so many of those kept evenly among them. With which these
+    """The passage with the sequences of all its epochs, and so many of those kept evenly among them: `count` among 50
+    or fewer of its own, and among more, which would teach it more than so many keep, as many more. With which these
     begin, its first sequence's ids say, so that passages see different ones."""
     first, own = zlib.crc32(passage.examples[0].ids.tobytes()), passage.examples * epochs
+    count = round(count * max(1.0, len(own) / OWN))
     woven: list[Example] = []
     for done, example in enumerate(own, start=1):
         woven.append(example)
