@@ -50,8 +50,9 @@ for kind in PLAN.encoding.types:
                 # Whose settings are in its name.
                 kept=ancient(job.inputs["kept"]),
             output:
-                adapters=[directory(adapter) for adapter in job.outputs["adapters"]],
+                # First, since it is what is asked for: Snakemake compares with one after the other.
                 record=job.outputs["record"],
+                adapters=[directory(adapter) for adapter in job.outputs["adapters"]],
             log:
                 text=job.log,
                 outcome=job.outcome,

@@ -181,6 +181,27 @@ def test_sample_takes_the_first_questions(tmp_path):
         assert dataset.outline([path], sample, "aug") == ([2] * taken, True)
 
 
+def test_the_outline_of_large_files_is_kept_until_they_change(tmp_path, monkeypatch):
+    path, cache = write(tmp_path, total=tiny.make_rows(3)) / "total.json", tmp_path / "cache"
+
+    def outline(sample=-1):
+        return dataset.outline([path], sample, "aug", cache=str(cache))
+
+    assert outline() == ([2, 2, 2], True)
+    assert not cache.exists()  # it is small
+    monkeypatch.setattr(dataset, "LARGE", 1)
+    assert (outline(), outline(2)) == (([2, 2, 2], True), ([2, 2], True))
+    monkeypatch.setattr(dataset, "_checked", None)  # which reads them
+    assert (outline(), outline(2)) == (([2, 2, 2], True), ([2, 2], True))
+    monkeypatch.undo()
+    monkeypatch.setattr(dataset, "LARGE", 1)
+    tiny.write_rows(path, tiny.make_rows(4))
+    assert outline() == ([2] * 4, True)
+    path.write_text("[1]", encoding="utf-8")
+    with pytest.raises(LoraryError):
+        outline()
+
+
 def test_a_row_a_passage_by_position_with_all_that_it_carried(tmp_path):
     rows = tiny.make_rows(2, passages=2, pairs=1)
     rows[0] |= {"answer": "one", "qid": 77, "test_id": {"a": [1, None]}}

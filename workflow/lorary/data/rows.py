@@ -12,21 +12,45 @@ import yaml
 from ..core.errors import damaged, report
 from ..core.files import written_whole
 from ..core.values import is_text
+from ..raw import kept
 from .questions import Row, place, short, solve
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "question.schema.yaml"
 PAIR = ("question", "answer", "full_answer")
+LARGE = 2**22  # bytes
 
 
 def outline(
-    files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False, heldout_pairs: int = 0
+    files: list[Path],
+    sample: int,
+    augment_model: str,
+    lenient_answers: bool = False,
+    heldout_pairs: int = 0,
+    cache: str | None = None,
 ) -> tuple[list[int], bool]:
     """How many passages each question has, of the questions to solve, and whether they are any to be answered: all that
-    the workflow has to know of them.
+    the workflow has to know of them. `cache`: the folder where that of large files is kept while they stay as they are,
+    since every job on a cluster asks for it.
 
     Raises LoraryError that names every fault, as `load` does: what is wrong is told before anything runs; and each
     passage that has no pair left to train on where its last `heldout_pairs` are kept out.
     """
+    how = sample, augment_model, lenient_answers, heldout_pairs
+    made_of = [kept.stamp(file.stat()) for file in files]
+    if cache is None or sum(size for size, _ in made_of) < LARGE:
+        return _outline(files, *how)
+    place = kept.place(cache, "augmented", list(map(str, files)), *how)
+    outline = kept.get(place, made_of)
+    if not outline:
+        outline = _outline(files, *how)
+        kept.put(place, made_of, outline)
+    counts, questions = outline
+    return counts, questions
+
+
+def _outline(
+    files: list[Path], sample: int, augment_model: str, lenient_answers: bool, heldout_pairs: int
+) -> tuple[list[int], bool]:
     rows = _checked(files, sample, augment_model, lenient_answers)
     if heldout_pairs and (faults := _lacking_pairs(rows, f"{augment_model}_qa", heldout_pairs)):
         raise report(faults, f"heldout_pairs: {heldout_pairs} of each passage's pairs leave some none to train on:")

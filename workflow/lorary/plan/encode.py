@@ -276,7 +276,9 @@ def _augmented(run: Run) -> dict[str, Augmented]:
     folder = Path(root) / data.dataset / data.augment_model
     types, names = questions.type_files(folder, data.data_type), questions.type_names(folder)
     how = data.sample, data.augment_model, data.lenient_answers, run.prompts.heldout_pairs
-    return {kind: Augmented(files, *rows.outline(files, *how), names) for kind, files in types.items()}
+    return {
+        kind: Augmented(files, *rows.outline(files, *how, cache=layout.CUT), names) for kind, files in types.items()
+    }
 
 
 def _check_paths(run: Run) -> None:

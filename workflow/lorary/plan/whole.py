@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from . import answer, encode, layout
@@ -41,8 +42,12 @@ class Plan:
 
     @cached_property
     def adapters(self) -> list[str]:
-        """With their records, whose names say what they were made of: Snakemake asks for no file in between."""
-        return [adapter for batch in self.encoding.batches for adapter in batch.outputs["adapters"]] + self.records
+        """What has all of them made: their records, whose names say what they were made of, so that Snakemake asks for
+        no file in between; and of each job whose record is there, the first adapter that is not. To be asked for every
+        adapter takes Snakemake minutes where there are many, since it compares each with all those of its job."""
+        there = (batch.outputs["adapters"] for batch in self.encoding.batches if Path(batch.outputs["record"]).exists())
+        lacking = (next((adapter for adapter in adapters if not Path(adapter).exists()), None) for adapters in there)
+        return [*filter(None, lacking), *self.records]
 
     @cached_property
     def records(self) -> list[str]:
