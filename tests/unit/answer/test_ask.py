@@ -1,5 +1,6 @@
 """Which passages ask finds for a question: by words, and in scripts without blanks by pairs of letters."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,10 +11,11 @@ import pandas as pd
 import pytest
 
 from lorary.answer import route
-from lorary.answer.ask import Found, _best, search
+from lorary.answer.ask import Found, Opened
 from lorary.core.errors import LoraryError
 from lorary.data import rows
 from lorary.data.rows import title_of
+from lorary.plan.methods import ROUTED
 
 ENGLISH = [
     "The drauvenel is played with keys of bone.",
@@ -40,7 +42,14 @@ def here(tmp_path, monkeypatch):
 def found(passages, question, top=3, titles=""):
     names = [str(i) for i in range(len(passages))]
     table = pd.DataFrame({"name": names, "type": "total", "passage": passages, "title": titles})
-    return [int(passage.name) for passage in search(table, question, top)]
+    with contextlib.closing(Opened(Path("run"), {}, table)) as opened:
+        return [int(passage.name) for passage in opened.search(question, top)]
+
+
+def best(table, question, some):
+    with contextlib.closing(Opened(Path("run"), {}, table)) as opened:
+        (one,) = opened.active(question, some, ROUTED)
+    return one
 
 
 @pytest.mark.parametrize(
@@ -92,10 +101,10 @@ def test_a_question_that_shares_nothing_finds_nothing(question):
 def test_routed_is_the_best_of_those_that_are_named():
     table = pd.DataFrame({"name": list("abcd"), "type": "total", "passage": [*ENGLISH, None], "title": ""})
     named = [Found(name, "total", text, None) for name, text in zip("dba", [None, ENGLISH[1], ENGLISH[0]], strict=True)]
-    assert _best(table, "Which keys?", named).name == "a"
-    assert _best(table, "Which FERRY?", named).name == "b"
-    assert _best(table, "To be?", named).name == "d"  # none of them: the first
-    assert _best(table, "Which keys?", named[:1]).name == "d"
+    assert best(table, "Which keys?", named).name == "a"
+    assert best(table, "Which FERRY?", named).name == "b"
+    assert best(table, "To be?", named).name == "d"  # none of them: the first
+    assert best(table, "Which keys?", named[:1]).name == "d"
 
 
 def test_routed_chooses_as_a_routed_method_does(here):
@@ -121,7 +130,7 @@ def test_routed_chooses_as_a_routed_method_does(here):
     other = pd.DataFrame({"name": [f"b/{i}" for i in range(30)], "type": "b", "passage": "a ferry", "title": ""})
     for did, pids in route.read("routes.tsv").items():
         named = [Found(names[4 * did + pid], "total", passages[4 * did + pid][1], None) for pid in range(4)]
-        chosen = _best(pd.concat([other, table]), "Ferry or keys?", named)
+        chosen = best(pd.concat([other, table]), "Ferry or keys?", named)
         assert chosen.name == f"total/data_{did}/passage_{pids[0]}"
 
 

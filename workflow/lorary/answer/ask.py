@@ -1,10 +1,12 @@
 """Ask a question of an existing tree of adapters: the bare model's answer and the adapters', side by side."""
 
+import contextlib
 import logging
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,18 +15,27 @@ from ..core.device import cores
 from ..core.errors import LoraryError, damaged
 from ..core.files import read_json
 from ..data import rows
-from ..data.prompts import load_prompter
+from ..data.prompts import Prompter, load_prompter
 from ..plan import layout
 from ..plan.export import chosen
 from ..plan.methods import METHODS, ROUTED, SUM, variant
 from ..plan.run import Prompts
+from ..raw.index import Index
 from ..raw.passages import RawPassage
 from ..train.index import types_of
 from .predict import answerer
-from .search import best, in_order, kept
-from .source import Trained
+from .search import in_order, kept
+from .source import Source, Trained
+
+if TYPE_CHECKING:
+    from ..adapters.lora import Adapter
+    from .generate import Answerer
 
 log = logging.getLogger(__name__)
+
+
+class NothingFound(LoraryError):
+    """No passage shares a word with a question."""
 
 
 @dataclass(frozen=True)
@@ -54,35 +65,119 @@ def ask(
     Raises LoraryError.
     """
     methods = [variant(method, way) for method in methods]
-    folder = find_run(root, run)
-    types = types_of(read_json(folder / layout.ABOUT))
-    table = _passages(folder, types)
-    found = _named(table, passages, folder) if passages else search(table, question, top)
-    active = [_best(table, question, found)] if way == ROUTED else found
-    of_these = [types[kind] for kind in dict.fromkeys(passage.kind for passage in found)]
-    config = _one_config([{**about["config"][0], **_under(about)} for about in of_these])
-    model = layout.MODEL.format(model=config["model_name"])
-    _check_model(model, [about["model"] for about in of_these])
-    prompter = load_prompter(model, config)
-    texts = [passage.text for passage in found if passage.text is not None]
-    prompts = {m: prompter.prompt_ids(question, texts if METHODS[m].passages else []) for m in methods}
-    answers = {}
-    source = Trained(table.set_index("name").to_dict("index"), of_these[0].get("task_adapter"))
-    if source.task_adapter is None and (lone := [method for method in methods if METHODS[method].task]):
+    with contextlib.closing(open_run(root, run)) as opened:
+        found = opened.named(passages, "--passages") if passages else opened.search(question, top)
+        active = opened.active(question, found, way)
+    setting = opened.setting(passage.kind for passage in found)
+    prompts = {method: setting.prompt_ids(question, method, found) for method in methods}
+    if setting.source.task_adapter is None and (lone := [method for method in methods if METHODS[method].task]):
         raise LoraryError(f"--methods {lone[0]}: these adapters were trained over no task adapter.")
-    for passage in active:
-        source.digest(passage.name)
-    with answerer(model, config["precision"], cores(), source, active[0].name) as ready:
-        from .generate import together
-
-        adapters = [source.load(passage.name) for passage in active]
+    adapters = setting.load(active)
+    answers = {}
+    with answerer(setting.model, setting.precision, cores(), setting.source, active[0].name) as ready:
         for method, ids in prompts.items():
-            alone = [ready.task] if METHODS[method].task and ready.task else []
-            mixture = together(adapters if METHODS[method].adapters else alone, METHODS[method].together)
-            limit = tokens or (128 if config["with_cot"] else 32)
-            (said,) = ready.generate_mixed([ids], [mixture], limit)
-            answers[method] = prompter.tokenizer.decode(said, skip_special_tokens=True)
-    return _shown(question, folder, found, answers, active[0] if way == ROUTED else None)
+            (said,) = ready.generate_mixed([ids], [at_work(ready, method, adapters)], tokens or setting.max_new_tokens)
+            answers[method] = setting.prompter.tokenizer.decode(said, skip_special_tokens=True)
+    return _shown(question, opened.folder, found, answers, active[0] if way == ROUTED else None)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What passages of a run have in common that are asked together."""
+
+    model: str  # the base model's directory
+    precision: str
+    max_new_tokens: int  # where nobody says how many
+    prompter: Prompter
+    source: Source
+
+    def prompt_ids(self, question: str, method: str, found: list[Found]) -> list[int]:
+        texts = [passage.text for passage in found if passage.text is not None]
+        return self.prompter.prompt_ids(question, texts if METHODS[method].passages else [])
+
+    def load(self, active: list[Found]) -> list["Adapter"]:
+        """The adapters of passages. Raises LoraryError where one is not what was trained."""
+        for passage in active:
+            self.source.digest(passage.name)
+        return [self.source.load(passage.name) for passage in active]
+
+
+def at_work(ready: "Answerer", method: str, adapters: list["Adapter"]) -> list[list["Adapter"]]:
+    """The sets of adapters that answer a question with this method, of those of its passages."""
+    from .generate import together
+
+    alone = [ready.task] if METHODS[method].task and ready.task else []
+    return together(adapters if METHODS[method].adapters else alone, METHODS[method].together)
+
+
+class Opened:
+    """A run's passages, to be found for questions; what indexes that takes stay open."""
+
+    def __init__(self, folder: Path, types: dict[str, dict[str, Any]], table: pd.DataFrame):
+        """`types`: of each what run.json says; `table`: a line an adapter."""
+        self.folder, self.types, self.table = folder, types, table
+        self.kinds = list(table["type"].unique())
+        self._indexes: dict[tuple[str, ...], tuple[list[dict[str, Any]], list[RawPassage], Index]] = {}
+        self._open = contextlib.ExitStack()
+
+    def close(self) -> None:
+        self._open.close()
+
+    def search(self, question: str, top: int) -> list[Found]:
+        """The passages that go best with the question, each text once; stop words count only where it has nothing else.
+        Raises NothingFound."""
+        lines, _, index = self._index()
+        found = [(lines[number], score) for number, score in index.search(question, top)]
+        if not found:
+            raise NothingFound("No passage shares a word with this question; name some with --passages.")
+        return [Found(line["name"], line["type"], line["passage"], score) for line, score in found]
+
+    def named(self, wanted: list[str], key: str) -> list[Found]:
+        """Those that somebody has named, under this `key`. Raises LoraryError."""
+        names = chosen(list(self.table["name"]), wanted, key, str(self.folder))
+        lines = self.table[self.table["name"].isin(names)].set_index("name")
+        return [Found(name, lines["type"][name], lines["passage"][name], None) for name in names]
+
+    def active(self, question: str, found: list[Found], way: str) -> list[Found]:
+        """Those whose adapters answer, where they work together in this way (of TOGETHER)."""
+        return [self._best(question, found)] if way == ROUTED else found
+
+    def _best(self, question: str, found: list[Found]) -> Found:
+        """Of some passages the one that goes best with the question: the first in the order that a routed method has,
+        which knows the passages of their type."""
+        lines, passages, index = self._index(*sorted({passage.kind for passage in found}))
+        own = dict(zip([line["name"] for line in lines], passages, strict=True))
+        (order,) = in_order(index, passages, [(question, [own.get(passage.name) for passage in found])])
+        return found[order[0][0]]
+
+    def _index(self, *kinds: str) -> tuple[list[dict[str, Any]], list[RawPassage], Index]:
+        """All passages of these types that have a text; without any, those of all types, each text once. As lines of
+        the table, as an index has them, and their index."""
+        if kinds not in self._indexes:
+            some = self.table[["name", "type", "passage", "title"]].dropna(subset="passage")
+            some = some[some["type"].isin(kinds)] if kinds else some.drop_duplicates("passage")
+            lines = some.to_dict("records")
+            passages = [RawPassage(line["passage"], line["title"]) for line in lines]
+            self._indexes[kinds] = lines, passages, self._open.enter_context(kept(passages))
+        return self._indexes[kinds]
+
+    def setting(self, kinds: Iterable[str]) -> Setting:
+        """For passages of these types. Raises LoraryError where they cannot be asked together, and where the base model
+        here is not theirs."""
+        of_these = [self.types[kind] for kind in dict.fromkeys(kinds)]
+        config = _one_config([{**about["config"][0], **_under(about)} for about in of_these])
+        model = layout.MODEL.format(model=config["model_name"])
+        _check_model(model, [about["model"] for about in of_these])
+        source = Trained(self.table.set_index("name").to_dict("index"), of_these[0].get("task_adapter"))
+        tokens = 128 if config["with_cot"] else 32
+        return Setting(model, config["precision"], tokens, load_prompter(model, config), source)
+
+
+def open_run(root: str, name: str | None) -> Opened:
+    """The run of this name (see `find_run`). Raises LoraryError."""
+    folder = find_run(root, name)
+    types = types_of(read_json(folder / layout.ABOUT))
+    return Opened(folder, types, _passages(folder, types))
 
 
 def find_run(root: str, name: str | None) -> Path:
@@ -96,36 +191,6 @@ def find_run(root: str, name: str | None) -> Path:
     listed = "\n".join(f"  {run}" for run in matching or runs)
     which = f"--run {name} names {len(matching) or 'none'} of the runs" if name else "There are several runs"
     raise LoraryError(f"{which}; choose with --run and a part of the path that only one has:\n{listed}")
-
-
-def search(table: pd.DataFrame, question: str, top: int) -> list[Found]:
-    """The passages that go best with the question (`search.best`), each text once. Raises LoraryError where none shares
-    a word with it."""
-    lines = table.dropna(subset="passage").drop_duplicates("passage").to_dict("records")
-    found = best([RawPassage(line["passage"], line["title"]) for line in lines], question, top)
-    if not found:
-        raise LoraryError("No passage shares a word with this question; name some with --passages.")
-    return [
-        Found(lines[number]["name"], lines[number]["type"], lines[number]["passage"], score) for number, score in found
-    ]
-
-
-def _best(table: pd.DataFrame, question: str, found: list[Found]) -> Found:
-    """Of some passages the one that goes best with the question: the first in the order that a routed method has,
-    which knows the passages of their type."""
-    kinds = {passage.kind for passage in found}
-    lines = table[table["type"].isin(kinds)].dropna(subset="passage").to_dict("records")
-    passages = {line["name"]: RawPassage(line["passage"], line["title"]) for line in lines}
-    among = list(passages.values())
-    with kept(among) as index:
-        (order,) = in_order(index, among, [(question, [passages.get(passage.name) for passage in found])])
-    return found[order[0][0]]
-
-
-def _named(table: pd.DataFrame, wanted: list[str], folder: Path) -> list[Found]:
-    lines = table.set_index("name")
-    names = chosen(list(lines.index), wanted, "--passages", str(folder))
-    return [Found(name, lines["type"][name], lines["passage"][name], None) for name in names]
 
 
 def _under(about: dict[str, Any]) -> dict[str, Any]:

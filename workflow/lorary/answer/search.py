@@ -15,13 +15,6 @@ Ranked = tuple[int, float | None]
 Asked = tuple[str, Sequence[RawPassage | None]]  # a question, and the passages that are its own; None: one without text
 
 
-def best(passages: list[RawPassage], question: str, top: int) -> list[tuple[int, float]]:
-    """The positions of the `top` passages that go best with the question, and their scores; none where they share no
-    word. Stop words count only where the question has nothing else."""
-    with kept(passages) as index:
-        return index.search(question, top)
-
-
 def in_order(index: Index, passages: Sequence[RawPassage], asked: Iterable[Asked]) -> Iterator[list[Ranked]]:
     """Of each question its own passages, best first: their positions among these, and their scores among all `passages`
     that the index is of, or None. Those with the same score, and those that share no word with the question or have no
