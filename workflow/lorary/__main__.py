@@ -1,4 +1,4 @@
-"""python -m lorary ask "question", pairs FILE, warm-up FILE, keys: see --help."""
+"""python -m lorary ask "question", serve, pairs FILE, warm-up FILE, keys: see --help."""
 
 import argparse
 import io
@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from typing import Any
 
 from .core.errors import LoraryError, explain
 from .core.values import is_text
@@ -25,7 +26,7 @@ def main() -> int:
         " called, after a run. Without --passages, BM25 finds those whose text goes with the question.",
     )
     ask_.add_argument("question")
-    ask_.add_argument("--run", metavar="TEXT", help="part of the run's folder, where there is more than one run")
+    _add_run(ask_)
     ask_.add_argument(
         "--passages",
         nargs="+",
@@ -40,8 +41,7 @@ def main() -> int:
     ways = "; ".join(f"{way}: {what}" for way, what in TOGETHER.items())
     ask_.add_argument("--combine", choices=TOGETHER, default=SUM, help=f"how several adapters work together ({ways})")
     ask_.add_argument("--max-new-tokens", type=_positive, help="default: 32, and 128 with chain of thought")
-    adapter_dir = load_schema()["properties"]["adapter_dir"]["default"]
-    ask_.add_argument("--adapter-dir", default=adapter_dir, help="default: %(default)s")
+    _add_serve(commands)
     commands.add_parser(
         "keys",
         help="list every key of the config, with its default",
@@ -80,8 +80,12 @@ def main() -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     warnings.simplefilter("ignore", FutureWarning)
-    logging.getLogger("lorary").addHandler(logging.StreamHandler())
+    told = logging.StreamHandler()
+    logging.getLogger("lorary").addHandler(told)
     logging.getLogger("lorary").setLevel(logging.WARNING)
+    if arguments.command == "serve":
+        told.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        logging.getLogger("lorary.serve").setLevel(logging.INFO)
     logging.getLogger("lorary.core.device").setLevel(logging.INFO)  # waiting for a free GPU
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what this locale cannot show, as on stderr
@@ -97,6 +101,12 @@ def main() -> int:
             where = arguments.out, arguments.dataset, arguments.augment_model
             print(warm_up.write(arguments.questions, arguments.after, arguments.take, *where))
             return 0
+        if arguments.command == "serve":
+            from .serve.server import Limits, serve
+
+            limits = Limits(arguments.max_tokens, arguments.waiting, arguments.timeout)
+            run = arguments.adapter_dir, arguments.run, arguments.top
+            return serve(*run, arguments.host, arguments.port, limits)
         from .answer.ask import ask
 
         print(
@@ -124,6 +134,51 @@ def main() -> int:
     return 0
 
 
+def _add_serve(commands: Any) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="answer questions over HTTP with the adapters that a run has made",
+        description="A page to ask at, and an endpoint that OpenAI's clients know (/v1/chat/completions; what they call"
+        " a model is a method: prag, combine, prag_routed ...). BM25 finds the passages of each question; questions"
+        " that wait are answered together. Call it where Snakemake is called, after a run. Ctrl-C or SIGTERM ends it,"
+        " after what was accepted is answered. docs/server.md has the rest.",
+    )
+    _add_run(serve)
+    serve.add_argument("--top", type=_positive, default=3, help="how many passages BM25 finds (default: 3)")
+    serve.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="the address to listen at (default: %(default)s, which only this machine reaches; 0.0.0.0: all of this"
+        " machine's addresses. There is no password, so whoever reaches it can ask and read the passages)",
+    )
+    serve.add_argument("--port", type=_port, default=8000, help="default: %(default)s; 0: a free one")
+    serve.add_argument(
+        "--max-tokens",
+        type=_positive,
+        default=512,
+        help="the most that a request may ask for (default: %(default)s; where it does not say, it gets 32, and 128"
+        " with chain of thought)",
+    )
+    serve.add_argument(
+        "--waiting",
+        type=_positive,
+        default=256,
+        help="questions that may wait, before more are sent away with 503 (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--timeout",
+        type=_positive,
+        default=120,
+        help="seconds that a request may take, before it is ended with 504 (default: %(default)s)",
+    )
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--run", metavar="TEXT", help="part of the run's folder, where there is more than one run")
+    adapter_dir = load_schema()["properties"]["adapter_dir"]["default"]
+    command.add_argument("--adapter-dir", default=adapter_dir, help="default: %(default)s")
+
+
 def _question(text: str) -> str:
     """The question, also where the locale could not read what was typed, which is UTF-8 then."""
     if is_text(text):
@@ -140,6 +195,12 @@ def _positive(text: str) -> int:
 
 def _natural(text: str) -> int:
     return _from(0, text)
+
+
+def _port(text: str) -> int:
+    if (number := _natural(text)) > 65535:
+        raise argparse.ArgumentTypeError("a port is a number up to 65535")
+    return number
 
 
 def _from(least: int, text: str) -> int:

@@ -126,7 +126,7 @@ class Opened:
     def search(self, question: str, top: int) -> list[Found]:
         """The passages that go best with the question, each text once; stop words count only where it has nothing else.
         Raises NothingFound."""
-        lines, _, index = self._index()
+        lines, _, index = self.index()
         found = [(lines[number], score) for number, score in index.search(question, top)]
         if not found:
             raise NothingFound("No passage shares a word with this question; name some with --passages.")
@@ -145,12 +145,12 @@ class Opened:
     def _best(self, question: str, found: list[Found]) -> Found:
         """Of some passages the one that goes best with the question: the first in the order that a routed method has,
         which knows the passages of their type."""
-        lines, passages, index = self._index(*sorted({passage.kind for passage in found}))
+        lines, passages, index = self.index(*sorted({passage.kind for passage in found}))
         own = dict(zip([line["name"] for line in lines], passages, strict=True))
         (order,) = in_order(index, passages, [(question, [own.get(passage.name) for passage in found])])
         return found[order[0][0]]
 
-    def _index(self, *kinds: str) -> tuple[list[dict[str, Any]], list[RawPassage], Index]:
+    def index(self, *kinds: str) -> tuple[list[dict[str, Any]], list[RawPassage], Index]:
         """All passages of these types that have a text; without any, those of all types, each text once. As lines of
         the table, as an index has them, and their index."""
         if kinds not in self._indexes:
