@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import psutil
@@ -15,7 +17,7 @@ import pytest
 
 import browser
 import tiny
-from project import Project
+from project import Project, wait_until
 
 RUN = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
 METHODS = ["vanilla", "icl", "prag", "combine"]
@@ -244,13 +246,13 @@ def test_after_a_failure_the_page_names_the_passage(answered):
     assert "§ is not allowed" in page
 
 
-def lorary(project, *arguments):
-    return subprocess.run(
+def lorary(project, *arguments, run=subprocess.run, **settings):
+    return run(
         [sys.executable, "-m", "lorary", *arguments],
         cwd=project.folder,
-        capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(project.folder / "workflow"), "CUDA_VISIBLE_DEVICES": ""},
+        **(settings or {"capture_output": True}),
     )
 
 
@@ -308,6 +310,56 @@ def test_ask_takes_no_other_model_and_no_other_adapter(answered):
         asked = lorary(answered, "ask", "who?", "--passages", "total/data_4")
         assert f"tiny is not the base model that these adapters were trained on: its {part} differ" in asked.stderr
         assert asked.returncode == 1
+
+
+def test_serve_answers_as_predicted_and_ends_after_what_it_has_accepted(answered, tmp_path):
+    """Questions of all methods at once; and a SIGTERM while others are on their way."""
+    found = predictions(answered)
+    with (tmp_path / "log").open("w") as log, ThreadPoolExecutor(16) as clients:
+        server = lorary(answered, "serve", "--port", "0", run=subprocess.Popen, stderr=log)
+
+        def told(pattern):
+            return re.search(pattern, (tmp_path / "log").read_text(encoding="utf-8"))
+
+        def get(path, said=None):
+            request = urllib.request.Request(url + path, said and json.dumps(said).encode())
+            request.add_header("content-type", "application/json")
+            with urllib.request.urlopen(request, timeout=120) as reply:
+                return json.loads(reply.read())
+
+        def ask(method, answer, tokens=6):
+            passages = {"passages": [f"total/data_{answer['test_id']}"]}
+            said = {"model": method, "max_tokens": tokens, "lorary": passages}
+            said["messages"] = [{"role": "user", "content": answer["question"]}]
+            return get("v1/chat/completions", said)["choices"][0]["message"]["content"]
+
+        try:
+            wait_until(lambda: told("serving .* at http"), server)
+            url = told(r"at (http://127\.0\.0\.1:\d+/)")[1]
+            asked = [(method, answer) for method in METHODS for answer in found[method]]
+            texts = list(clients.map(lambda one: ask(*one), asked))
+            assert texts == [answer["text"] for _, answer in asked]
+            long = [clients.submit(ask, "prag", answer, 300) for answer in found["prag"][:8]]
+            wait_until(lambda: get("health")["asked"] == len(asked) + 8, server)
+            server.terminate()
+            assert server.wait(120) == 0
+            for text, answer in zip(long, found["prag"], strict=False):
+                assert text.result().startswith(answer["text"])
+        finally:
+            server.kill()
+            server.wait()
+    counted = len(asked) + 8
+    assert told(f"stopped: {counted} questions were asked, {counted} of them answered")
+    assert len(re.findall(r"POST /v1/chat/completions 200", (tmp_path / "log").read_text())) == counted
+    assert not told("Traceback")
+    for arguments, fault in (
+        (("--adapter-dir", "nowhere"), "there is no finished run below this folder"),
+        (("--port", "65536"), "a port is a number up to 65535"),
+    ):
+        wrong = lorary(answered, "serve", *arguments)
+        assert wrong.returncode in (1, 2)
+        assert fault in wrong.stderr
+        assert "Traceback" not in wrong.stderr
 
 
 def test_export_merges_what_is_named(answered):
