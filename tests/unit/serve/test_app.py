@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
+import fake_answers as fakes
+from fake_answers import body
 from lorary.serve import app, chat
-
-from . import fakes
-from .fakes import body
 
 ASK = "/v1/chat/completions"
 

@@ -5,11 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from fake_answers import Answers, asked
 from lorary.answer.predict import QUESTIONS_PER_BATCH
 from lorary.serve.batches import Batches
 from lorary.serve.chat import Refused
-
-from .fakes import Answers, asked
 
 
 def with_batches(does, answer, most_waiting=100):

@@ -4,11 +4,10 @@ import json
 
 import pytest
 
+import fake_answers as fakes
+from fake_answers import METHODS, body
 from lorary.serve import chat
 from lorary.serve.chat import Answered, Asked, Refused
-
-from . import fakes
-from .fakes import METHODS, body
 
 
 def read(said):

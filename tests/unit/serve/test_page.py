@@ -3,8 +3,7 @@
 import pytest
 
 import browser
-
-from . import fakes
+import fake_answers as fakes
 
 CODE = '<img src=x onerror="document.title = 1"><script>document.title = 2</script>'
 

@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 
+import fake_answers as fakes
+from fake_answers import body
 from lorary.core.errors import LoraryError
 from lorary.serve import server
-
-from . import fakes
-from .fakes import body
 
 
 def ask(url, said, connection=None):
