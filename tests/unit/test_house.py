@@ -138,7 +138,7 @@ def test_the_walk_of_a_passage_names_what_is_there():
                 code = (LIBRARY / word).read_text(encoding="utf-8")
                 continue
             kind, _, function = word.rpartition(".")
-            assert re.search(rf"^ *(def|class) {function}\b", code, re.M), (cell, word)
+            assert re.search(rf"^ *((async )?def|class) {function}\b", code, re.M), (cell, word)
             assert not kind or f"class {kind}" in code, (cell, word)
             seen += 1
     assert seen > 30
