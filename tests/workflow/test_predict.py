@@ -349,7 +349,7 @@ def test_serve_answers_as_predicted_and_ends_after_what_it_has_accepted(answered
             server.kill()
             server.wait()
     counted = len(asked) + 8
-    assert told(f"stopped: {counted} questions were asked, {counted} of them answered")
+    assert told(f"stopped: {counted} questions were taken, {counted} of them answered")
     assert len(re.findall(r"POST /v1/chat/completions 200", (tmp_path / "log").read_text())) == counted
     assert not told("Traceback")
     for arguments, fault in (

@@ -138,7 +138,7 @@ def test_whoever_hangs_up_leaves_no_question_behind(answers, whole):
         replies = []
 
         async def receive():
-            if whole and replies == [] and what.asked:
+            if whole and replies == [] and what.batches.asked:
                 while not what.batches.waiting:  # only then it goes
                     await asyncio.sleep(0.001)
             return next(told)
@@ -149,7 +149,7 @@ def test_whoever_hangs_up_leaves_no_question_behind(answers, whole):
         await app.build(what)(scope, receive, send)
         assert replies[0]["status"] == app.HUNG_UP
         assert not what.batches.waiting
-        assert what.asked == whole
+        assert what.batches.asked == whole
 
     with ThreadPoolExecutor(1) as thread:
         asyncio.run(run(thread))

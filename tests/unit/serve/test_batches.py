@@ -1,6 +1,8 @@
 """Those that wait together are answered together, up to a number, and those alone that are unlike."""
 
 import asyncio
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -56,7 +58,7 @@ def test_while_some_are_answered_others_wait_and_too_many_are_sent_away():
 
     async def does(batches):
         first = asyncio.create_task(batches.put(asked("first")))
-        await until(lambda: batches.answering == 1)
+        await until(lambda: len(batches.in_hand) == 1)
         others = [asyncio.create_task(batches.put(asked(str(i)))) for i in range(3)]
         await until(lambda: len(batches.waiting) == 3)
         with pytest.raises(Refused) as refused:
@@ -68,7 +70,7 @@ def test_while_some_are_answered_others_wait_and_too_many_are_sent_away():
         answers.may.set()
         await asyncio.gather(first, others[0], others[2])
         assert not batches.waiting
-        assert batches.answering == 0
+        assert len(batches.in_hand) == 0
 
     with_batches(does, answers, most_waiting=3)
     assert answers.batches == [["first"], ["0", "2"]]
@@ -80,7 +82,7 @@ def test_what_is_cancelled_while_it_is_answered_leaves_the_others_theirs():
 
     async def does(batches):
         both = [asyncio.create_task(batches.put(asked(str(i)))) for i in range(2)]
-        await until(lambda: batches.answering == 2)
+        await until(lambda: len(batches.in_hand) == 2)
         both[0].cancel()
         answers.may.set()
         return (await both[1]).text
@@ -88,8 +90,55 @@ def test_what_is_cancelled_while_it_is_answered_leaves_the_others_theirs():
     assert with_batches(does, answers) == "1 <i>I</i>"
 
 
+def test_what_nobody_waits_for_is_not_wanted_any_more():
+    """By the thread that answers it, which looks at every token."""
+    begun, ended = threading.Event(), []
+
+    def answer(batch, wanted):
+        begun.set()
+        deadline = time.monotonic() + 60
+        while wanted() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        ended.append(wanted())
+        return ["too late" for _ in batch]
+
+    async def does(batches):
+        both = [asyncio.create_task(batches.put(asked(str(i)))) for i in range(2)]
+        await until(begun.is_set)
+        both[0].cancel()
+        await asyncio.sleep(0.05)
+        assert not ended
+        both[1].cancel()
+        await until(lambda: ended)
+
+    with_batches(does, answer)
+    assert ended == [False]
+
+
+def test_what_is_given_up_is_told_so_and_nothing_more_is_taken():
+    answers = Answers()
+    answers.may.clear()
+
+    async def does(batches):
+        in_hand = asyncio.create_task(batches.put(asked("in hand")))
+        await until(lambda: batches.in_hand)
+        waits = asyncio.create_task(batches.put(asked("waits")))
+        await until(lambda: batches.waiting)
+        batches.give_up()
+        for one in (in_hand, waits, batches.put(asked("comes"))):
+            with pytest.raises(Refused, match="was stopped") as refused:
+                await one
+            assert (refused.value.status, refused.value.code) == (503, "stopped")
+        answers.may.set()
+        await until(lambda: not batches.in_hand)
+        return batches.asked, batches.answered
+
+    assert with_batches(does, answers) == (2, 0)
+    assert answers.batches == [["in hand"]]
+
+
 def test_one_that_is_refused_is_refused_alone():
-    def answer(batch):
+    def answer(batch, _):
         return [Refused(400, one.question) if one.question == "bad" else one.question for one in batch]
 
     async def does(batches):
@@ -103,7 +152,7 @@ def test_one_that_is_refused_is_refused_alone():
 def test_a_failure_is_told_and_what_fails_for_good_ends_the_server(error, ends):
     failing = [error]
 
-    def answer(batch):
+    def answer(batch, _):
         if failing:
             raise failing.pop()
         return ["answered"] * len(batch)

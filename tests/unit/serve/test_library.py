@@ -181,5 +181,11 @@ def test_what_does_not_fit_into_memory_together_is_answered_by_halves(library, m
     assert (bad.status, "does not fit into memory" in str(bad)) == (500, True)
 
 
+def test_answers_that_nobody_wants_end_early(library):
+    question, left = asked("Who?", "vanilla"), [True, True, False]
+    (whole,), (cut,) = library.answer([question]), library.answer([question], lambda: left.pop(0))
+    assert (whole.tokens, cut.tokens) == (TOKENS, 3)
+
+
 def test_the_task_adapter_alone_is_served_where_there_is_one():
     assert "task" in methods(SimpleNamespace(source=SimpleNamespace(task_adapter={"path": "a"})))

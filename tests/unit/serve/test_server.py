@@ -4,6 +4,8 @@ import asyncio
 import http.client
 import json
 import logging
+import os
+import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -59,14 +61,14 @@ def test_what_was_accepted_is_answered_after_the_server_was_told_to_end(monkeypa
         assert ask(url, body("first"), open_)[0] == 200
         answers.may.clear()
         replies = [clients.submit(ask, url, body(str(i))) for i in range(6)]
-        fakes.wait_until(lambda: served.asked == 7)
+        fakes.wait_until(lambda: served.batches.asked == 7)
         monkeypatch.setattr(server, "_linger", linger)
         one.end()
         assert lingering.wait(60)
         with pytest.raises(ConnectionRefusedError):
             ask(url, body("a new one"))
         late = clients.submit(ask, url, body("on its way"), open_)
-        fakes.wait_until(lambda: served.asked == 8)
+        fakes.wait_until(lambda: served.batches.asked == 8)
         later.set()
         answers.may.set()
         told = [reply.result(60) for reply in [*replies, late]]
@@ -75,8 +77,49 @@ def test_what_was_accepted_is_answered_after_the_server_was_told_to_end(monkeypa
     assert [status for status, _ in told] == [200] * 7
     said = [reply["choices"][0]["message"]["content"] for _, reply in told]
     assert said == [f"{question} <i>I</i>" for question in [*"012345", "on its way"]]
-    assert (served.asked, served.answered) == (8, 8)
+    assert (served.batches.asked, served.batches.answered) == (8, 8)
     assert "stopping: 6 questions are answered first" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("signals", "status", "gave_up"),
+    [
+        ([signal.SIGTERM], 200, False),
+        ([signal.SIGINT], 200, False),
+        ([signal.SIGTERM, signal.SIGTERM], 200, False),  # as from Slurm, and passed on
+        ([signal.SIGINT, signal.SIGINT], 503, True),
+    ],
+)
+def test_signals_end_it_after_its_answers_and_a_second_ctrl_c_at_once(
+    monkeypatch, signals, status, gave_up
+):
+    """In this thread, which gets the signals."""
+    monkeypatch.setattr(server, "LINGERING", 0)
+    answers, replies = fakes.Answers(), []
+    answers.may.clear()
+    with server._listening("127.0.0.1", 0) as listener, ThreadPoolExecutor(1) as thread:
+        served = fakes.served(answers, thread)
+        one = server.Server(served)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+        def client():
+            with ThreadPoolExecutor(1) as asking:
+                reply = asking.submit(ask, url, body())
+                fakes.wait_until(answers.begun.is_set)
+                os.kill(os.getpid(), signals[0])
+                fakes.wait_until(lambda: served.stopping)
+                for number in signals[1:]:
+                    os.kill(os.getpid(), number)
+                fakes.wait_until(lambda: served.batches.given_up == gave_up)
+                answers.may.set()
+                replies.append(reply.result(60))
+
+        asks = threading.Thread(target=client)
+        asks.start()
+        one.until_told(listener)
+        asks.join(60)
+    assert (replies[0][0], one.gave_up) == (status, gave_up)
+    assert (served.batches.asked, served.batches.answered) == (1, not gave_up)
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,15 @@ class Answerer:
 
     @torch.inference_mode()
     def generate_mixed(
-        self, prompts: list[list[int]], mixtures: list[list[list[Adapter]]], max_new_tokens: int
+        self,
+        prompts: list[list[int]],
+        mixtures: list[list[list[Adapter]]],
+        max_new_tokens: int,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> list[list[int]]:
         """The same with several sets a prompt: at every token the probabilities under each of them, each a row of the
-        batch, are averaged, and the likeliest token then goes on in all of them."""
+        batch, are averaged, and the likeliest token then goes on in all of them. Where the answers are not `wanted` any
+        more, they end early."""
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         whose = [place for place, i in enumerate(order) for _ in mixtures[i]]  # of each row: a prompt, in this order
         self.active.set([adapters for i in order for adapters in mixtures[i]])
@@ -64,7 +69,7 @@ class Answerer:
                     running.discard(place)
                 else:
                     tokens[place].append(values[place])
-            if not running:
+            if not running or not wanted():
                 break
         return [answer for _, answer in sorted(zip(order, tokens, strict=True))]
 

@@ -51,8 +51,6 @@ class Served:
     seconds: float  # that a request may take
     hosts: set[str] | None  # under which names this may be reached; None: any
     stopping: bool = False
-    asked: int = 0  # questions so far, that were taken
-    answered: int = 0
 
 
 def build(served: Served) -> ASGIApp:
@@ -61,11 +59,9 @@ def build(served: Served) -> ASGIApp:
             async with asyncio.timeout(served.seconds):
                 body = await _body(request)
                 asked = chat.read(body, served.methods, served.max_tokens, served.most_tokens)
-                served.asked += 1
                 answered = await _unless_hung_up(request, served.batches.put(asked))
         except TimeoutError:
             raise Refused(504, f"This took more than {served.seconds:g} seconds.", code="timeout") from None
-        served.answered += 1
         request.state.said = f", {asked.method}, {answered.tokens} tokens, {answered.together} at once"
         if asked.stream:
             return Response(chat.events(asked, answered), media_type="text/event-stream")
@@ -81,8 +77,9 @@ def build(served: Served) -> ASGIApp:
         return JSONResponse(chat.model(name, served.owner, served.created))
 
     async def health(request: Request) -> Response:
-        now = {"waiting": len(served.batches.waiting), "answering": served.batches.answering}
-        so_far = {"asked": served.asked, "answered": served.answered}
+        batches = served.batches
+        now = {"waiting": len(batches.waiting), "answering": len(batches.in_hand)}
+        so_far = {"asked": batches.asked, "answered": batches.answered}
         return JSONResponse({"status": "stopping" if served.stopping else "ok", **now, **so_far})
 
     async def page(request: Request) -> Response:

@@ -15,16 +15,21 @@ from .library import Reply, alike
 
 log = logging.getLogger(__name__)
 
+Place = tuple[Asked, asyncio.Future[Reply]]
+Answer = Callable[[list[Asked], Callable[[], bool]], list[Reply]]  # of a batch, while it is wanted
+
 # Seconds from a question until its batch is taken: clients that were just answered ask again, and go with it.
 GATHERING = 0.01
 
 
 class Batches:
-    def __init__(self, answer: Callable[[list[Asked]], list[Reply]], thread: Executor, most_waiting: int):
+    def __init__(self, answer: Answer, thread: Executor, most_waiting: int):
         """`answer` is called in `thread`, which has one worker. All else is the event loop's."""
         self.answer, self.thread, self.most_waiting = answer, thread, most_waiting
-        self.waiting: deque[tuple[Asked, asyncio.Future[Reply]]] = deque()
-        self.answering = 0
+        self.waiting: deque[Place] = deque()
+        self.in_hand: list[Place] = []
+        self.asked = self.answered = 0  # questions so far: taken, and with an answer
+        self.given_up = False
         self.fault: Exception | None = None  # of the device: no more can be answered
         self.on_fault: Callable[[], None] = lambda: None
         self._arrived = asyncio.Event()
@@ -33,6 +38,8 @@ class Batches:
     async def put(self, asked: Asked) -> Answered:
         """The answer to a question, when it is there. Cancelled while it waits, it is not answered. Raises Refused, at
         once where too many wait."""
+        if self.given_up:
+            raise _stopped()
         if len(self.waiting) >= self.most_waiting:
             batches = len(self.waiting) / QUESTIONS_PER_BATCH
             raise Refused(
@@ -43,6 +50,7 @@ class Batches:
             )
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         place = asked, reply
+        self.asked += 1
         self.waiting.append(place)
         self._arrived.set()
         try:
@@ -52,7 +60,16 @@ class Batches:
                 self.waiting.remove(place)
         if isinstance(said, Refused):
             raise said
+        self.answered += 1
         return said
+
+    def give_up(self) -> None:
+        """Refuse all that were taken and have no answer yet, and whatever comes."""
+        self.given_up = True
+        for _, reply in [*self.waiting, *self.in_hand]:
+            if not reply.done():
+                reply.set_result(_stopped())
+        self.waiting.clear()
 
     async def run(self) -> None:
         """Answer what comes, until this is cancelled."""
@@ -60,11 +77,13 @@ class Batches:
             await self._arrived.wait()
             await asyncio.sleep(GATHERING)
             if batch := self._take():
+                self.in_hand = batch
                 await self._answer(batch)
+                self.in_hand = []
             if not self.waiting:
                 self._arrived.clear()
 
-    def _take(self) -> list[tuple[Asked, asyncio.Future[Reply]]]:
+    def _take(self) -> list[Place]:
         """The question that has waited longest and those that are like it, in their order."""
         batch = []
         if self.waiting:
@@ -74,12 +93,15 @@ class Batches:
                 self.waiting.remove(place)
         return batch
 
-    async def _answer(self, batch: list[tuple[Asked, asyncio.Future[Reply]]]) -> None:
-        began, self.answering = time.monotonic(), len(batch)
-        questions = [asked for asked, _ in batch]
+    async def _answer(self, batch: list[Place]) -> None:
+        began, questions = time.monotonic(), [asked for asked, _ in batch]
+
+        def wanted() -> bool:
+            return not all(reply.done() for _, reply in batch)  # whoever asked may have gone
+
         replies: list[Reply]
         try:
-            replies = await asyncio.get_running_loop().run_in_executor(self.thread, self.answer, questions)
+            replies = await asyncio.get_running_loop().run_in_executor(self.thread, self.answer, questions, wanted)
         except Exception as error:
             replies = [Refused(500, "The server has failed over this question: see its log.") for _ in batch]
             if device_fault(error):
@@ -87,8 +109,11 @@ class Batches:
                 self.on_fault()
             else:
                 log.exception("this is a bug in lorary")
-        finally:
-            self.answering, self._seconds = 0, time.monotonic() - began
+        self._seconds = time.monotonic() - began
         for (_, future), reply in zip(batch, replies, strict=True):
-            if not future.done():  # whoever asked may have gone
+            if not future.done():
                 future.set_result(reply)
+
+
+def _stopped() -> Refused:
+    return Refused(503, "The server was stopped before it had the answer.", code="stopped")

@@ -1,7 +1,8 @@
 """What is asked: the passages of a run, their adapters and the base model; some questions at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..answer.ask import Found, NothingFound, Opened, Setting, at_work
@@ -33,11 +34,11 @@ class Library:
     def __init__(self, opened: Opened, setting: Setting, ready: "Answerer", top: int):
         """`top`: how many passages are found for a question."""
         self.opened, self.setting, self.ready, self.top = opened, setting, ready, top
-        self._work = in_batches(QUESTIONS_PER_BATCH, self._generate, "questions", _too_large)
 
-    def answer(self, batch: list[Asked]) -> list[Reply]:
-        """The answers of questions that are `alike`, in their order. One that cannot be answered is refused alone.
-        Raises what torch raises, but for want of memory."""
+    def answer(self, batch: list[Asked], wanted: Callable[[], bool] = lambda: True) -> list[Reply]:
+        """The answers of questions that are `alike`, in their order; where nobody has `wanted` them any more, anything.
+        One that cannot be answered is refused alone. Raises what torch raises, but for want of memory."""
+        work = in_batches(QUESTIONS_PER_BATCH, partial(self._generate, wanted), "questions", _too_large)
         replies: dict[str, Reply] = {}
         items = []
         for number, asked in enumerate(batch):
@@ -45,7 +46,7 @@ class Library:
                 items.append(Item(str(number), "", self._prepare(asked)))
             except Refused as refused:
                 replies[str(number)] = refused
-        for done in self._work(items):
+        for done in work(items):
             for item, result in done:
                 replies[item.key] = Refused(500, result.reason) if isinstance(result, Fault) else result
         return [replies[str(number)] for number in range(len(batch))]
@@ -88,11 +89,10 @@ class Library:
         except LoraryError as error:
             raise Refused(400, str(error), "lorary.passages") from None
 
-    def _generate(self, items: list[Item]) -> list[Answered]:
+    def _generate(self, wanted: Callable[[], bool], items: list[Item]) -> list[Answered]:
         some: list[Prepared] = [item.content for item in items]
-        tokens = self.ready.generate_mixed(
-            [one.ids for one in some], [one.mixture for one in some], some[0].asked.max_tokens
-        )
+        prompts, mixtures = [one.ids for one in some], [one.mixture for one in some]
+        tokens = self.ready.generate_mixed(prompts, mixtures, some[0].asked.max_tokens, wanted)
         decode = self.setting.prompter.tokenizer.decode
         return [
             Answered(decode(said, skip_special_tokens=True), len(said), len(one.ids), one.found, one.active, len(some))

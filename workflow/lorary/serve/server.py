@@ -5,11 +5,13 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -66,12 +68,11 @@ def serve(root: str, run: str | None, top: int, host: str, port: int, limits: Li
             )
             server = Server(served)
             log.info("serving %s at %s", opened.folder, _tell(listener))
-            with stop.handled(server.handle_exit):
-                server.run([listener])
+            server.until_told(listener)
             if served.batches.fault:
                 raise served.batches.fault
-    log.info("stopped: %d questions were asked, %d of them answered", served.asked, served.answered)
-    return 130 if server.force_exit else 0
+    log.info("stopped: %d questions were taken, %d of them answered", served.batches.asked, served.batches.answered)
+    return 130 if server.gave_up else 0
 
 
 class Server(uvicorn.Server):
@@ -90,15 +91,32 @@ class Server(uvicorn.Server):
             timeout_keep_alive=KEPT_OPEN,
         )
         super().__init__(config)
-        self.served = served
+        self.served, self.gave_up = served, False
+        self.loop: asyncio.AbstractEventLoop | None = None
         served.batches.on_fault = self.end
+
+    def until_told(self, listener: socket.socket) -> None:
+        """Serve until SIGTERM or Ctrl-C; a second Ctrl-C gives up what is not answered yet."""
+        # Those from before it listens to signals itself, and those that it raises again at its end.
+        with stop.handled(lambda *_: self.end()):
+            self.run([listener])
 
     def end(self) -> None:
         self.should_exit = True
 
+    def handle_exit(self, number: int, frame: FrameType | None) -> None:
+        if self.should_exit and number == signal.SIGINT and self.loop:
+            self.gave_up = True
+            self.loop.call_soon_threadsafe(self.served.batches.give_up)
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         batches = self.served.batches
-        log.info("stopping: %d questions are answered first", batches.answering + len(batches.waiting))
+        log.info("stopping: %d questions are answered first", len(batches.in_hand) + len(batches.waiting))
         self.served.stopping = True
         for server in self.servers:
             server.close()
