@@ -90,9 +90,7 @@ def test_what_was_accepted_is_answered_after_the_server_was_told_to_end(monkeypa
         ([signal.SIGINT, signal.SIGINT], 503, True),
     ],
 )
-def test_signals_end_it_after_its_answers_and_a_second_ctrl_c_at_once(
-    monkeypatch, signals, status, gave_up
-):
+def test_signals_end_it_after_its_answers_and_a_second_ctrl_c_at_once(monkeypatch, signals, status, gave_up):
     """In this thread, which gets the signals."""
     monkeypatch.setattr(server, "LINGERING", 0)
     answers, replies = fakes.Answers(), []
