@@ -313,7 +313,7 @@ def test_ask_takes_no_other_model_and_no_other_adapter(answered):
 
 
 def test_serve_answers_as_predicted_and_ends_after_what_it_has_accepted(answered, tmp_path):
-    """Questions of all methods at once; and a SIGTERM while others are on their way."""
+    """Questions of two methods at once; and a SIGTERM while others are on their way."""
     found = predictions(answered)
     with (tmp_path / "log").open("w") as log, ThreadPoolExecutor(16) as clients:
         server = lorary(answered, "serve", "--port", "0", run=subprocess.Popen, stderr=log)
@@ -336,11 +336,11 @@ def test_serve_answers_as_predicted_and_ends_after_what_it_has_accepted(answered
         try:
             wait_until(lambda: told("serving .* at http"), server)
             url = told(r"at (http://127\.0\.0\.1:\d+/)")[1]
-            asked = [(method, answer) for method in METHODS for answer in found[method]]
+            asked = [(method, answer) for method in ("icl", "prag") for answer in found[method]]
             texts = list(clients.map(lambda one: ask(*one), asked))
             assert texts == [answer["text"] for _, answer in asked]
-            long = [clients.submit(ask, "prag", answer, 300) for answer in found["prag"][:8]]
-            wait_until(lambda: get("health")["asked"] == len(asked) + 8, server)
+            long = [clients.submit(ask, "prag", answer, 200) for answer in found["prag"][:4]]
+            wait_until(lambda: get("health")["asked"] == len(asked) + 4, server)
             server.terminate()
             assert server.wait(120) == 0
             for text, answer in zip(long, found["prag"], strict=False):
@@ -348,18 +348,12 @@ def test_serve_answers_as_predicted_and_ends_after_what_it_has_accepted(answered
         finally:
             server.kill()
             server.wait()
-    counted = len(asked) + 8
+    counted = len(asked) + 4
     assert told(f"stopped: {counted} questions were taken, {counted} of them answered")
     assert len(re.findall(r"POST /v1/chat/completions 200", (tmp_path / "log").read_text())) == counted
     assert not told("Traceback")
-    for arguments, fault in (
-        (("--adapter-dir", "nowhere"), "there is no finished run below this folder"),
-        (("--port", "65536"), "a port is a number up to 65535"),
-    ):
-        wrong = lorary(answered, "serve", *arguments)
-        assert wrong.returncode in (1, 2)
-        assert fault in wrong.stderr
-        assert "Traceback" not in wrong.stderr
+    wrong = lorary(answered, "serve", "--adapter-dir", "nowhere")
+    assert (wrong.returncode, "no finished run below this folder" in wrong.stderr) == (1, True)
 
 
 def test_export_merges_what_is_named(answered):

@@ -97,7 +97,7 @@ class Server(uvicorn.Server):
 
     def until_told(self, listener: socket.socket) -> None:
         """Serve until SIGTERM or Ctrl-C; a second Ctrl-C gives up what is not answered yet."""
-        # Those from before it listens to signals itself, and those that it raises again at its end.
+        # Until it listens to signals itself, and after it has ended.
         with stop.handled(lambda *_: self.end()):
             self.run([listener])
 
