@@ -33,7 +33,7 @@ def test_waiting_for_a_gpu_is_told(tmp_path, monkeypatch, capsys):
 def test_types_of_other_settings_are_not_asked_together():
     config = {"with_cot": False, "precision": "float32", "lora_target_modules": ["up_proj"]}
     assert ask._one_config([config, {**config, "seed": 43}]) == config
-    with pytest.raises(LoraryError, match="encoded with different with_cot, lora_target_modules: ask the one or the"):
+    with pytest.raises(LoraryError, match="encoded with different with_cot, lora_target_modules, and cannot"):
         ask._one_config([config, {**config, "with_cot": True, "lora_target_modules": ["down_proj"]}])
 
 

@@ -134,11 +134,13 @@ def test_what_cannot_be_answered_is_refused_alone(library, monkeypatch):
 
     monkeypatch.setattr(library.setting.prompter, "turn", no_section)
     monkeypatch.setattr(serving, "check_ids", at_most)
+    monkeypatch.setattr(serving, "MOST_PASSAGES", 3)
     question = library.rows[0]["question"]
     some = [
         asked("qqq zzz?"),
         asked(question, passages=["total/data_9"]),
         asked(question, passages=["total"]),
+        asked(question, passages=["total/data_0", "total/data_2"]),
         asked(question, passages=["total/data_1"]),
         asked(1000 * "amber "),
         asked("amber §"),
@@ -147,9 +149,10 @@ def test_what_cannot_be_answered_is_refused_alone(library, monkeypatch):
         asked(question, "icl", passages=["total/data_1"]),
     ]
     replies = library.answer(some)
-    refused = [(reply.status, reply.code, reply.param) for reply in replies[:6]]
+    refused = [(reply.status, reply.code, reply.param) for reply in replies[:7]]
     assert refused == [
         (400, "no_passage", "messages"),
+        (400, None, "lorary.passages"),
         (400, None, "lorary.passages"),
         (400, None, "lorary.passages"),
         (500, None, None),
@@ -157,10 +160,11 @@ def test_what_cannot_be_answered_is_refused_alone(library, monkeypatch):
         (400, None, "messages"),
     ]
     assert "has no total/data_9" in str(replies[1])
-    assert "is not what was trained" in str(replies[3])
-    assert "§ is not allowed" in str(replies[5])
-    assert [type(reply) for reply in replies[6:]] == [Answered] * 3
-    assert [reply.together for reply in replies[6:]] == [3] * 3
+    assert "these are 4, and 3 are the most" in str(replies[3])
+    assert "is not what was trained" in str(replies[4])
+    assert "§ is not allowed" in str(replies[6])
+    assert [type(reply) for reply in replies[7:]] == [Answered] * 3
+    assert [reply.together for reply in replies[7:]] == [3] * 3
 
 
 def test_what_does_not_fit_into_memory_together_is_answered_by_halves(library, monkeypatch):

@@ -40,7 +40,7 @@ class NothingFound(LoraryError):
 
 @dataclass(frozen=True)
 class Found:
-    """A passage whose adapter is loaded."""
+    """A passage that goes with a question."""
 
     name: str  # <type>/data_<did>/passage_<pid>
     kind: str  # its type
@@ -204,8 +204,8 @@ def _one_config(configs: list[dict[str, Any]]) -> dict[str, Any]:
     keys = [*Prompts.__dataclass_fields__, "precision", "lora_target_modules", "task_adapter"]
     if differing := [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]:
         raise LoraryError(
-            f"These passages are of types that were encoded with different {', '.join(differing)}: ask the one or the"
-            " other with --passages."
+            f"These passages are of types that were encoded with different {', '.join(differing)}, and cannot be asked"
+            " together (nor served): name some of one type with `ask --passages`."
         )
     return configs[0]
 

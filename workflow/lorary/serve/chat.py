@@ -12,7 +12,7 @@ from ..plan.methods import METHODS
 
 MOST_BYTES = 64_000  # of a request
 MOST_CHARACTERS = 8_000  # of a question
-MOST_PASSAGES = 16  # that a request may name
+MOST_PASSAGES = 16  # that a request may name, one by one or a question's together
 
 # What a request may say besides: nothing of it decides an answer; or no other value would be done justice to.
 WITHOUT_EFFECT = {"user", "seed", "metadata", "store", "top_p", "safety_identifier", "prompt_cache_key"}

@@ -10,7 +10,7 @@ from ..answer.predict import QUESTIONS_PER_BATCH, check_ids
 from ..core.errors import LoraryError
 from ..core.work import Fault, Item, in_batches
 from ..plan.methods import METHODS, MIXTURE
-from .chat import Answered, Asked, Refused
+from .chat import MOST_PASSAGES, Answered, Asked, Refused
 
 if TYPE_CHECKING:
     from ..adapters.lora import Adapter
@@ -75,6 +75,8 @@ class Library:
         try:
             if asked.passages:
                 found = self.opened.named(asked.passages, "lorary.passages")
+                if len(found) > MOST_PASSAGES:
+                    raise LoraryError(f"lorary.passages: these are {len(found)}, and {MOST_PASSAGES} are the most.")
             else:
                 found = self.opened.search(asked.question, self.top)
             return found, self.opened.active(asked.question, found, method.together) if method.adapters else []
