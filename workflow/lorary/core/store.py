@@ -2,8 +2,9 @@
 
 An entry is a directory with the adapter and `training.json`, which has size and sha256 of the adapter's files. It
 appears whole or not at all, and outputs are put together from hard links to its files, so that what was trained once
-is never trained again. Any number of runs may use one store at once: nothing is locked. It may be several users': what
-is new in it is as open for the group and for others as its own folder, whatever their umasks.
+is never trained again. The adapters of a batch may be in one file instead, a pack, named by the sha256 of its index.
+Any number of runs may use one store at once: nothing is locked. It may be several users': what is new in it is as open
+for the group and for others as its own folder, whatever their umasks.
 """
 
 import contextlib
@@ -19,26 +20,29 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from .errors import LoraryError
 from .files import ABANDONED, sha256, sync, written_whole
+from .pack import Packs
 from .values import CONFIG, TENSORS
 
 log = logging.getLogger(__name__)
 
 TRAINING = "training.json"
-COPIES = "copies"  # the folder with the notes of who has copies
+COPIES, PACKS = "copies", "packs"  # the folders with the notes of who has copies, and with packs
 OF_THE_GROUP_AND_OTHERS = stat.S_ISGID | stat.S_IRWXG | stat.S_IRWXO
 
 
 class Store:
-    def __init__(self, directory: str, records: str = ""):
-        """`records`: the folder with the records of what is linked here, to be noted where that is copies."""
+    def __init__(self, directory: str, records: str = "", wanted: set[str] | None = None):
+        """`records`: the folder with the records of what is linked here, to be noted where that is copies; `wanted`: of
+        what digests is to be known whether they are in packs (None: of all)."""
         self.directory, self.records = Path(directory), records
         self.copies = False  # outputs have been copied since there could be no links
+        self.packs = Packs(self.directory / PACKS, wanted)
 
     def entry(self, digest: str) -> Path:
         return self.directory / digest[:2] / digest
@@ -46,13 +50,22 @@ class Store:
     def get(self, digest: str) -> dict[str, Any] | None:
         """What `training.json` says of an adapter, or None where there is none whose files have their sizes."""
         try:
-            return _training(self.entry(digest))
+            if (training := training_of(self.entry(digest))) is not None:
+                return training
+            found = self.packs.find(digest)
+            return found[1].training if found else None
         except OSError:
             return None
 
     def damage(self, digest: str, sha256: Callable[[Path], str] = sha256) -> str | None:
         """What is wrong with an entry, its files read whole; None where nothing is. Raises OSError."""
         return _damage(self.entry(digest), sha256)
+
+    def fault(self, digest: str) -> str | None:
+        """The same of an adapter, wherever it is kept."""
+        if training_of(self.entry(digest)) is None and (found := self.packs.find(digest)):
+            return found[0].damage(found[1])
+        return self.damage(digest)
 
     def put(self, digest: str, config: bytes, tensors: bytes, training: dict[str, Any]) -> None:
         """Keep an adapter: written under a temporary name, on disk before it gets its own."""
@@ -63,22 +76,39 @@ class Store:
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         }
         files[TRAINING] = (json.dumps(training) + "\n").encode()
-        temporary = self.directory / "tmp" / f"{digest}.{os.getpid()}.{secrets.token_hex(4)}"
+        temporary = self.temporary(digest)
         try:
             self.make(temporary.parent)
             self.make(temporary)
-            readable = self.shared() & 0o444
             for name, content in files.items():
                 with (temporary / name).open("wb") as file:
                     file.write(content)
-                    # Outputs share this file: what is written to one would change them all, and the store.
-                    os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o444 | readable)
-                    file.flush()
-                    os.fsync(file.fileno())
+                    self.finish(file)
             sync(temporary)
             self._give_its_name(temporary, digest)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def drop(self, digest: str) -> None:
+        """Take away an entry, so that it is never there in part."""
+        temporary = self.temporary(digest)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self.entry(digest).rename(temporary)
+            shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others are beside it, or it is gone
+            self.entry(digest).parent.rmdir()
+
+    def temporary(self, name: str) -> Path:
+        """Where an entry or a pack of this name is written."""
+        return self.directory / "tmp" / f"{name}.{os.getpid()}.{secrets.token_hex(4)}"
+
+    def finish(self, file: IO[bytes]) -> None:
+        """Have a file of the store on disk. Outputs share it: what is written to one would change them all, and the
+        store."""
+        readable = self.shared() & 0o444
+        os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o444 | readable)
+        file.flush()
+        os.fsync(file.fileno())
 
     def shared(self) -> int:
         """What the store's own folder permits its group and others."""
@@ -117,9 +147,20 @@ class Store:
     def rename(self, former: str, digest: str) -> None:
         """Let an entry have another digest, if it is there and none has that: the same adapter, by a later release."""
         if self.get(digest) is None and self.get(former) is not None:
+            if self.lay_out(former, digest):
+                return
             self.make(self.entry(digest).parent)
             with contextlib.suppress(OSError):  # another job just did so; or it is another user's
                 self.entry(former).rename(self.entry(digest))
+
+    def lay_out(self, digest: str, under: str = "") -> bool:
+        """Give an adapter that only a pack has an entry of its own, `under` its digest or another; whether that was
+        so."""
+        if training_of(self.entry(digest)) is not None or (found := self.packs.find(digest)) is None:
+            return False
+        pack, row = found
+        self.put(under or digest, pack.config, pack.tensors(row), row.training)
+        return True
 
     def link(self, digest: str, output: str, config: bytes) -> None:
         """Make the adapter directory `output` from an entry: hard links, or copies where there can be none.
@@ -134,22 +175,39 @@ class Store:
                     f"{part} is a symbolic link; an adapter is written to no place but its own. Remove it."
                 )
         folder.mkdir(parents=True, exist_ok=True)
+        for last in (False, False, True):
+            self.lay_out(digest)
+            try:
+                self._link_both(digest, folder, config)
+                return
+            except FileNotFoundError:  # another job has just packed it
+                if last:
+                    raise
+
+    def _link_both(self, digest: str, folder: Path, config: bytes) -> None:
         for name in (CONFIG, TENSORS):
             source, temporary = self.entry(digest) / name, folder / f".{name}.{os.getpid()}"
-            temporary.unlink(missing_ok=True)
             if name == CONFIG and source.read_bytes() != config:
+                temporary.unlink(missing_ok=True)
                 temporary.write_bytes(config)
                 sync(temporary)
+                temporary.replace(folder / name)
             else:
-                try:
-                    os.link(source, temporary)
-                except OSError as error:
-                    shutil.copyfile(source, temporary)
-                    sync(temporary)
-                    self._tell_of_copies(source, error)
-            temporary.replace(folder / name)
-            temporary.unlink(missing_ok=True)  # it is still there where both names were links to one file already
+                self.link_file(source, folder / name)
         sync(folder)
+
+    def link_file(self, source: Path, output: Path) -> None:
+        """A file of the store as an output: a hard link, or a copy where there can be none."""
+        temporary = output.with_name(f".{output.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError as error:
+            shutil.copyfile(source, temporary)
+            sync(temporary)
+            self._tell_of_copies(source, error)
+        temporary.replace(output)
+        temporary.unlink(missing_ok=True)  # it is still there where both names were links to one file already
 
     def _tell_of_copies(self, source: Path, error: OSError) -> None:
         """Once: why outputs are copies. And the folder of this run is noted, since no number of links tells of them."""
@@ -219,7 +277,7 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def _training(entry: Path) -> dict[str, Any] | None:
+def training_of(entry: Path) -> dict[str, Any] | None:
     try:
         training = json.loads((entry / TRAINING).read_bytes())
         whole = all(
@@ -232,7 +290,7 @@ def _training(entry: Path) -> dict[str, Any] | None:
 
 
 def _damage(entry: Path, sha256: Callable[[Path], str] = sha256) -> str | None:
-    training = _training(entry)
+    training = training_of(entry)
     if training is None:
         return "a file is missing, cut off or of another size"
     for name in (CONFIG, TENSORS):

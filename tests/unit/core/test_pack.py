@@ -1,0 +1,185 @@
+"""Adapters in packs: the same bytes, and nothing is lost at whatever moment a job ends."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from lorary.core import pack, packing
+from lorary.core.errors import LoraryError
+from lorary.core.files import sha256
+from lorary.core.store import PACKS, Store
+from lorary.core.values import CONFIG, TENSORS
+
+CONTENT = b'{"r": 2}\n'
+KEYS = [f"{number:02x}" + 62 * "0" for number in range(4)]
+PLACES = {f"data_{number}/passage_0": key for number, key in enumerate(KEYS)}
+
+
+def tensors(number):
+    """Of an adapter's file; numbers that tell it apart."""
+    return {name: np.full((2, 3), number + part, np.float32) for part, name in enumerate(("a.lora_A", "a.lora_B"))}
+
+
+def file(number):
+    return save(tensors(number), metadata={"format": "pt"})
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(str(tmp_path / "store"))
+    for number, key in enumerate(KEYS):
+        made.put(key, CONTENT, file(number), {"note": number})
+    return made
+
+
+def link(store, places=PLACES, config=CONTENT):
+    """Returns the output."""
+    output = store.directory.parent / "out/packed/0-3.01234567.safetensors"
+    packing.link_pack(store, places, config, str(output))
+    return output
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def damage(path, row=1):
+    """Another number in a row, for this name and all its links."""
+    path.chmod(0o644)
+    with path.open("r+b") as opened:
+        found = pack.Pack(path)
+        opened.seek(found.start + row * found.size)
+        opened.write(b"\x01\x02")
+
+
+def test_a_pack_gives_back_each_file_and_is_one_tensor(store):
+    output = link(store)
+    for number, place in enumerate(PLACES):
+        adapter = pack.within(str(output), place)
+        assert pack.contents(adapter) == {CONFIG: CONTENT, TENSORS: file(number)}
+        assert pack.is_there(adapter)
+    with safe_open(output, "numpy") as opened:
+        assert list(opened.keys()) == [pack.ROWS]
+        whole = opened.get_tensor(pack.ROWS)
+    assert whole.dtype == np.float32
+    assert [list(row) for row in whole] == [[n] * 6 + [n + 1] * 6 for n in range(4)]
+    assert pack.digests_of(output) == KEYS
+
+
+def test_the_store_has_what_is_packed_in_one_file(store):
+    before = {key: store.get(key) for key in KEYS}
+    output = link(store)
+    (kept,) = files(store.directory)
+    assert kept.parent.name == PACKS
+    assert output.samefile(kept)
+    assert not kept.stat().st_mode & 0o222
+    assert {key: store.get(key) for key in KEYS} == before
+    assert not any(map(store.fault, KEYS))
+    assert store.get("ff" * 32) is None
+    assert list(store.digests()) == []
+
+
+def test_an_adapter_in_a_pack_is_linked_as_any(store, tmp_path):
+    link(store)
+    out = tmp_path / "data_0" / "passage_0"
+    store.link(KEYS[2], str(out), b"other config")
+    assert ((out / CONFIG).read_bytes(), (out / TENSORS).read_bytes()) == (b"other config", file(2))
+    assert (out / TENSORS).samefile(store.entry(KEYS[2]) / TENSORS)
+    assert sha256(store.entry(KEYS[2]) / CONFIG) == store.get(KEYS[2])["sha256"][CONFIG]
+
+
+@pytest.mark.parametrize("moment", range(14))
+def test_killed_at_any_moment_nothing_is_lost_and_it_goes_on_to_the_same_file(store, moment, monkeypatch):
+    """At each change of the file system, in turn."""
+    expected = link(Store(shutil.copytree(store.directory, store.directory.with_name("undisturbed") / "store")))
+    calls = []
+
+    def killed_at(function):
+        def called(*arguments, **keywords):
+            calls.append(function)
+            if len(calls) == moment + 1:
+                raise KeyboardInterrupt
+            return function(*arguments, **keywords)
+
+        return called
+
+    with monkeypatch.context() as patched:
+        for name in ("fsync", "replace", "rename", "link", "rmdir", "unlink"):
+            patched.setattr(os, name, killed_at(getattr(os, name)))
+        with pytest.raises(KeyboardInterrupt):
+            link(store)
+    again = Store(str(store.directory))
+    assert [again.get(key)["note"] for key in KEYS] == [0, 1, 2, 3]
+    assert not any(map(again.fault, KEYS))
+    assert link(again).read_bytes() == expected.read_bytes()
+    assert [
+        path for path in files(store.directory) if not path.is_relative_to(store.directory / "tmp")
+    ] == again.packs.files()
+
+
+def test_a_damaged_row_is_found_and_another_adapter_takes_its_place(store):
+    kept = link(store)
+    damage(kept)
+    assert "its sha256 differs" in store.fault(KEYS[1])
+    assert [store.fault(key) for key in KEYS if key != KEYS[1]] == [None, None, None]
+    with pytest.raises(LoraryError, match=r"has lost adapters while this job ran .* the same command goes on"):
+        link(store)
+    store.put(KEYS[1], CONTENT, file(1), {"note": 1})  # trained again
+    assert store.fault(KEYS[1]) is None
+    output = link(store)
+    assert pack.contents(pack.within(str(output), "data_1/passage_0"))[TENSORS] == file(1)
+    assert len(files(store.directory)) == 1
+
+
+def test_what_is_whole_in_a_damaged_pack_is_rescued(store):
+    kept = link(store)
+    damage(kept)
+    assert packing.rescue(store, next(iter(store.packs.files()))) == 1
+    assert list(store.digests()) == [KEYS[0], *KEYS[2:]]
+    assert [store.get(key)["note"] for key in (KEYS[0], *KEYS[2:])] == [0, 2, 3]
+
+
+@pytest.mark.parametrize("cut", [0, 20, 100, 3000])
+def test_what_is_no_whole_pack_is_not_there(store, cut):
+    """Nor does it stop anything."""
+    link(store)
+    (kept,) = files(store.directory)
+    kept.chmod(0o644)
+    os.truncate(kept, cut)
+    assert [Store(str(store.directory)).get(key) for key in KEYS] == [None] * 4
+
+
+def test_of_two_packs_the_later_counts_and_one_that_holds_another_replaces_it(store):
+    three, others = dict(list(PLACES.items())[:3]), {"data_9/passage_0": KEYS[2], "data_9/passage_1": KEYS[3]}
+    link(store, three)
+    (first,) = store.packs.files()
+    link(store, others)
+    second, _ = store.packs.files()
+    assert store.packs.find(KEYS[2])[0].path == second
+    assert store.packs.find(KEYS[0])[0].path == first
+    link(store, PLACES)
+    assert len(store.packs.files()) == 1
+
+
+def test_only_what_is_wanted_is_looked_for(store):
+    link(store)
+    other = Store(str(store.directory), wanted={KEYS[1]})
+    assert [other.get(key) is not None for key in KEYS] == [False, True, False, False]
+
+
+def test_an_adapter_in_a_pack_gets_the_digest_of_a_later_release(store):
+    link(store)
+    store.rename(KEYS[0], "ff" * 32)
+    assert store.get("ff" * 32)["note"] == 0
+    assert store.fault("ff" * 32) is None
+
+
+def test_adapters_of_other_shapes_make_no_pack(store):
+    store.put("ff" * 32, CONTENT, save({"a": np.zeros(5, np.float32)}), {})
+    with pytest.raises(LoraryError, match="are no tensor together"):
+        link(store, PLACES | {"data_9/passage_0": "ff" * 32})
+    assert len(list(store.digests())) == 5

@@ -1,0 +1,102 @@
+"""Adapters of a store into a pack, and out of a damaged one."""
+
+import contextlib
+import functools
+import hashlib
+from pathlib import Path
+
+from . import pack
+from .errors import LoraryError
+from .files import sync
+from .pack import Pack, Part
+from .store import PACKS, Store, training_of
+from .values import TENSORS
+
+
+def link_pack(store: Store, digests: dict[str, str], config: bytes, output: str) -> None:
+    """Keep adapters of a store, all with this config, in one file, and not in entries of their own any more; and make
+    `output` a hard link to it, or a copy. `digests`: by place (data_<did>/passage_<pid>), in their order.
+
+    The file is whole and on disk before an entry goes, so nothing is lost whenever this is killed; done again, it makes
+    the same file. Raises LoraryError, OSError.
+    """
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    for last in (False, False, True):  # another job may have just packed some of these with others
+        try:
+            made = keep_packed(store, digests, config)
+            store.link_file(made, Path(output))
+            sync(Path(output).parent)
+            return
+        except FileNotFoundError as error:
+            if last:
+                raise _lost(store, error) from None
+
+
+def keep_packed(store: Store, digests: dict[str, str], config: bytes) -> Path:
+    """The pack of these adapters, in the store. Raises LoraryError, OSError."""
+    try:
+        parts = [_part(store, place, digest) for place, digest in digests.items()]
+        header = pack.make_header(config, parts)
+        made = store.directory / PACKS / f"{hashlib.sha256(header).hexdigest()}{pack.SUFFIX}"
+        if not _is_whole(made):
+            _write(store, made, header, parts)
+    except ValueError as error:
+        raise _lost(store, error) from None
+    kept = set(digests.values())
+    for digest in kept:
+        store.drop(digest)
+    for other in store.packs.files():
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if other != made and set(pack.digests_of(other)) <= kept:
+                other.unlink()
+    store.packs.seen = 0
+    return made
+
+
+def rescue(store: Store, path: Path) -> int:
+    """Give the adapters that are whole in a damaged pack entries of their own. Returns how many are not whole. Raises
+    OSError, and ValueError where the pack cannot be read at all."""
+    found, lost = Pack(path), 0
+    for row in found.rows:
+        if found.damage(row):
+            lost += 1
+        else:
+            store.put(row.digest, found.config, found.tensors(row), row.training)
+    return lost
+
+
+def _part(store: Store, place: str, digest: str) -> Part:
+    tensors = store.entry(digest) / TENSORS
+    if (training := training_of(store.entry(digest))) is not None:
+        with tensors.open("rb") as file:
+            return Part(place, digest, training, pack.read_head(file), tensors.read_bytes)
+    if (found := store.packs.find(digest)) is None:
+        raise FileNotFoundError(f"{place} is gone")
+    there, row = found
+    return Part(place, digest, row.training, there.heads[row.head], functools.partial(there.tensors, row))
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        found = Pack(path)
+    except (FileNotFoundError, ValueError):
+        return False
+    return found.is_named_by_its_index() and not any(map(found.damage, found.rows))
+
+
+def _write(store: Store, path: Path, header: bytes, parts: list[Part]) -> None:
+    temporary = store.temporary(path.stem)
+    try:
+        store.make(temporary.parent)
+        store.make(path.parent)
+        with temporary.open("wb") as file:
+            pack.write(file, header, parts)
+            store.finish(file)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _lost(store: Store, error: Exception) -> LoraryError:
+    return LoraryError(f"{store.directory} has lost adapters while this job ran ({error}); the same command goes on.")
