@@ -32,7 +32,8 @@ rule keep:
         "../scripts/keep.py"
 
 
-# One job trains one batch of passages and declares each of its adapter directories, so each batch has its rule.
+# One job trains one batch of passages and declares each of its adapter directories, or its pack, so each batch has its
+# rule.
 
 for kind in PLAN.encoding.types:
     for job in kind.batches:
@@ -52,7 +53,7 @@ for kind in PLAN.encoding.types:
             output:
                 # First, since it is what is asked for: Snakemake compares with one after the other.
                 record=job.outputs["record"],
-                adapters=[directory(adapter) for adapter in job.outputs["adapters"]],
+                adapters=job.declared if "pack" in job.outputs else [directory(adapter) for adapter in job.declared],
             log:
                 text=job.log,
                 outcome=job.outcome,

@@ -15,7 +15,7 @@ setting = snakemake.params.setting
 with job(snakemake.log.text, setting["label"]):
     check_source(snakemake.input.model, **setting["model_source"])
     train_adapters(
-        outputs=snakemake.output.adapters,
+        outputs=setting.get("adapters") or snakemake.output.adapters,
         record=snakemake.output.record,
         outcome=snakemake.log.outcome,
         model=snakemake.input.model,

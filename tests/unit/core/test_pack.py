@@ -153,10 +153,20 @@ def test_what_is_no_whole_pack_is_not_there(store, cut):
     assert [Store(str(store.directory)).get(key) for key in KEYS] == [None] * 4
 
 
+def test_an_index_that_is_not_what_was_written_is_not_believed(store):
+    link(store)
+    (kept,) = files(store.directory)
+    kept.chmod(0o644)
+    kept.write_bytes(kept.read_bytes().replace(rb"\"note\": 1", rb"\"note\": 9"))
+    assert pack.Pack(kept).rows[1].training["note"] == 9
+    assert [Store(str(store.directory)).get(key) for key in KEYS] == [None] * 4
+
+
 def test_of_two_packs_the_later_counts_and_one_that_holds_another_replaces_it(store):
     three, others = dict(list(PLACES.items())[:3]), {"data_9/passage_0": KEYS[2], "data_9/passage_1": KEYS[3]}
     link(store, three)
     (first,) = store.packs.files()
+    os.utime(first, (0, 0))
     link(store, others)
     second, _ = store.packs.files()
     assert store.packs.find(KEYS[2])[0].path == second

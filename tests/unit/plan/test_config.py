@@ -137,6 +137,7 @@ BAD = {
     "model_path": [None, "", 3],
     "model_revision": [1, False],
     "trust_remote_code": [None, 1, "yes"],
+    "pack": [None, 1, "yes"],
     "data_dir": ["", 3, "a\nb", "a\0"],
     "projector": [None, 1, 0, "yes", "tru"],
     "projector_data_dir": ["", 1],

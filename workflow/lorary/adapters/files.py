@@ -8,6 +8,7 @@ from typing import Any
 
 from ..base.fetch import fingerprint, trusts_code
 from ..base.support import make_skeleton
+from ..core import pack
 from ..core.errors import LoraryError, damaged, report
 from ..core.files import written_whole
 from ..core.values import CONFIG, MARK, TENSORS
@@ -124,13 +125,17 @@ def init_base_weight(
 
 
 def read_adapter(directory: str) -> tuple[dict[str, Any], dict]:
-    """Config and tensors (float32) of an adapter directory. Raises LoraryError."""
+    """Config and tensors (float32) of an adapter directory, or of an adapter in a pack by its path there. Raises
+    LoraryError."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     try:
-        config = _read_config(directory)
-        tensors = load_file(Path(directory) / TENSORS)
+        if pack.pack_of(directory) is None:
+            config, tensors = _read_config(directory), load_file(Path(directory) / TENSORS)
+        else:
+            files = pack.contents(directory)
+            config, tensors = json.loads(files[CONFIG]), load(files[TENSORS])
     except (OSError, ValueError, SafetensorError) as error:
         raise LoraryError(f"{directory}: no adapter in PEFT's format ({CONFIG} and {TENSORS}): {error}") from None
     return config, {name: tensor.float() for name, tensor in tensors.items()}

@@ -1,10 +1,9 @@
 """Where adapters come from: a passage's position, and the adapter that is to be at work."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.errors import LoraryError
-from ..core.store import sha256
+from ..core.pack import sha256
 from ..core.values import CONFIG, TENSORS
 from ..train.records import read_record
 
@@ -40,14 +39,13 @@ class Trained:
     def digest(self, position: Any) -> str:
         """Raises LoraryError where it is not what was trained."""
         line = self.lines[position]
+        found = sha256(line["path"])
         for name, expected in ((TENSORS, line["sha256"]), (CONFIG, line["config_sha256"])):
-            path = Path(line["path"]) / name
-            found = sha256(path)
-            if found != expected:
-                fault = "is missing" if not found else "is not what was trained (its sha256 differs)"
+            if found[name] != expected:
+                fault = "is not what was trained (its sha256 differs)" if found[name] else "is missing"
                 raise LoraryError(
-                    f"{path} {fault}. `snakemake verify` removes what is damaged, and the next call links or trains it"
-                    " again."
+                    f"{line['path']}/{name} {fault}. `snakemake verify` removes what is damaged, and the next call links"
+                    " or trains it again."
                 )
         return f"{line['sha256']} over {self.task_adapter['sha256']}" if self.task_adapter else line["sha256"]
 

@@ -47,6 +47,11 @@ class Store:
     def entry(self, digest: str) -> Path:
         return self.directory / digest[:2] / digest
 
+    def where(self, digest: str) -> Path:
+        """The entry of an adapter, or the pack that has it."""
+        found = None if training_of(self.entry(digest)) else self.packs.find(digest)
+        return found[0].path if found else self.entry(digest)
+
     def get(self, digest: str) -> dict[str, Any] | None:
         """What `training.json` says of an adapter, or None where there is none whose files have their sizes."""
         try:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ..core.errors import LoraryError
 from ..core.files import check_folder, refuse_detours
+from ..core.pack import within
 from ..data import questions, rows
-from . import keep, layout, model, raw, training
+from . import keep, layout, model, packs, raw, training
 from .config import Run
 from .job import Job, Stage
 from .layout import RunFolder, TypeFolder
@@ -22,6 +23,8 @@ from .run import Answers, deciding
 # Up to so many passages `passages_per_job: auto` gives each its own job; beyond, it keeps a run near so many jobs.
 JOBS = 100
 MOST_PASSAGES_PER_JOB = 64
+# In packs, so many a job: then there are fewer than 0.1 files a passage, with those that Snakemake leaves.
+PACKED_PASSAGES_PER_JOB = 256
 # Prompt ids take milliseconds a passage: fewer to a file than these, and a job would be all start-up.
 PASSAGES_PER_PROMPT_FILE = 64
 # Goes up with every change of the trainer that makes adapters differ by more than rounding: all are trained again then.
@@ -191,6 +194,12 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job, kept: Job |
         last_of_file = min(first_of_file + per_file, len(passages)) - 1
         label = f"{folder.title} {start}" + (f"-{last}" if last > start else "")
         batch = layout.span(name, start, last)
+        adapters, record = passages[start : last + 1], folder.record(start, last, made_of)
+        outputs, of_pack = {"adapters": adapters, "record": record}, {}
+        if run.jobs.pack:
+            pack = packs.pack_beside(folder.path, record)
+            adapters = [within(pack, layout.place(*layout.position_of(adapter))) for adapter in adapters]
+            outputs, of_pack = {"adapters": adapters, "record": record, "pack": pack}, {"adapters": adapters}
         batches.append(
             Job(
                 rule=folder.rule("train_adapters", start, of=len(passages)),
@@ -203,8 +212,8 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job, kept: Job |
                     "task_adapter": layout.adapter_files(part.task["path"]) if part.task else [],
                     "kept": kept.outputs["kept"] if kept else [],
                 },
-                outputs={"adapters": passages[start : last + 1], "record": folder.record(start, last, made_of)},
-                params={**params, "label": label},
+                outputs=outputs,
+                params={**params, "label": label, **of_pack},
                 resources=Resources(last + 1 - start, run.training.num_train_epochs, run.training.precision),
             )
         )
@@ -259,7 +268,9 @@ def _parts(run: Run, number: int) -> list[Part]:
     folder = layout.run_folder(run)
     types = _augmented(run) if run.raw.source == "augmented" else raw.types(run)
     per_job = run.jobs.passages_per_job
-    if isinstance(per_job, str):  # auto
+    if per_job == "auto" and run.jobs.pack:
+        per_job = PACKED_PASSAGES_PER_JOB
+    elif isinstance(per_job, str):  # auto
         total = sum(sum(data.counts) for data in types.values())
         per_job = 1 if total <= JOBS else min(-(-total // JOBS), MOST_PASSAGES_PER_JOB)
     task = training.task_adapter(run)

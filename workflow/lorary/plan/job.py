@@ -29,6 +29,11 @@ class Job:
         return layout.log(self.name or self.rule, ".json")
 
     @property
+    def declared(self) -> list[str]:
+        """Of a training job: the adapter directories, or the pack, as Snakemake knows them."""
+        return [self.outputs["pack"]] if "pack" in self.outputs else self.outputs["adapters"]
+
+    @property
     def benchmark(self) -> str:
         return layout.benchmark(self.name or self.rule)
 

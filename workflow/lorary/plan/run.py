@@ -44,6 +44,7 @@ LATER: dict[str, Any] = {
     "keep_directions": 0.0,
     "keep_sequences": 0,
     "keep_questions": None,
+    "pack": False,
 }
 # Those that are in the names of runs, where they are set: two settings of them lie side by side.
 IN_NAMES = (
@@ -154,6 +155,7 @@ class Jobs:
     adapters_per_step: int | str
     adapter_dir: str
     store_dir: str
+    pack: bool
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,8 @@ class Plan:
         """What has all of them made: their records, whose names say what they were made of, so that Snakemake asks for
         no file in between; and of each job whose record is there, the first adapter that is not. To be asked for every
         adapter takes Snakemake minutes where there are many, since it compares each with all those of its job."""
-        there = (batch.outputs["adapters"] for batch in self.encoding.batches if Path(batch.outputs["record"]).exists())
-        lacking = (next((adapter for adapter in adapters if not Path(adapter).exists()), None) for adapters in there)
+        there = (batch.declared for batch in self.encoding.batches if Path(batch.outputs["record"]).exists())
+        lacking = (next((path for path in adapters if not Path(path).exists()), None) for adapters in there)
         return [*filter(None, lacking), *self.records]
 
     @cached_property

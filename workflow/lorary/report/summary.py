@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import written_whole
+from ..core.pack import is_there
 from ..plan import layout
 from ..plan.whole import Plan
 from .labels import labels
@@ -49,7 +50,7 @@ def summarize(outcomes: list[dict[str, Any]], since: float, seconds: float) -> s
     failed: list[dict[str, Any]] = []
     standing: list[dict[str, Any]] = []
     for job in outcomes:
-        in_place = sum(Path(adapter).is_dir() for adapter in job["adapters"])
+        in_place = sum(map(is_there, job["adapters"]))
         there += in_place
         try:
             outcome = json.loads(Path(job["outcome"]).read_bytes())
@@ -58,7 +59,7 @@ def summarize(outcomes: list[dict[str, Any]], since: float, seconds: float) -> s
             trained_here = outcome["trained"]
         except (OSError, ValueError, LookupError, TypeError):
             continue
-        standing += [row for row in rows if row["path"] in job["adapters"] and not Path(row["path"]).is_dir()]
+        standing += [row for row in rows if row["path"] in job["adapters"] and not is_there(row["path"])]
         if of_this_call:
             trained += trained_here
             linked += max(0, in_place - trained_here)
@@ -132,7 +133,7 @@ def _of_other_types(own: set[tuple[str, str]]) -> list[dict[str, Any]]:
         with open(layout.FAILED, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         rows = [row | {"did": int(row["did"]), "pid": int(row["pid"])} for row in rows]
-        return [row for row in rows if (row["dataset"], row["type"]) not in own and not Path(row["path"]).is_dir()]
+        return [row for row in rows if (row["dataset"], row["type"]) not in own and not is_there(row["path"])]
     except (OSError, ValueError, LookupError, TypeError):
         return []
 

@@ -25,7 +25,7 @@ from ..data.sequences import Example, Passage, read_passages
 from ..plan import layout
 from ..plan.encode import GPU_NUMERICS
 from .kept import Kept, among, read_kept
-from .records import write_record
+from .outputs import make_outputs
 
 if TYPE_CHECKING:
     from .trainer import Training
@@ -47,7 +47,7 @@ def train_adapters(
     task_adapter: dict[str, str] | None = None,
     kept: str | None = None,
 ) -> None:
-    """Make the adapter directories `outputs` (`.../data_<did>/passage_<pid>`) of one batch of passages.
+    """Make the adapters `outputs` (`.../data_<did>/passage_<pid>`, directories or in one pack) of a batch of passages.
 
     What the store holds undamaged is linked; the rest is trained, each adapter into the store as soon as it is done. A
     passage that fails does not stop the others. `record` is written when all are there, a line an adapter; `outcome`
@@ -63,9 +63,9 @@ def train_adapters(
         raise LoraryError(f"{prompts} lacks passages that were to be trained: the data changed meanwhile; run again.")
     config = files.trained_config(base_weight, model)
     former = {latest: former for latest, *former in found.values()}
-    stored = InStore(
-        Store(store, layout.records_of(record)), former, written_out_here(read_json(f"{model}/config.json"))
-    )
+    wanted = {key for keys in found.values() for key in keys}
+    shelf = Store(store, layout.records_of(record), wanted)
+    stored = InStore(shelf, former, written_out_here(read_json(f"{model}/config.json")))
     failed: dict[str, str] = {}
 
     @contextlib.contextmanager
@@ -104,11 +104,7 @@ def train_adapters(
                 f"{len(failures)} of {len(outputs)} passages failed; the others are in the store, and the same command"
             )
             raise report(named, f"{title} tries just these again:")
-        for superseded in layout.superseded(record):
-            superseded.unlink(missing_ok=True)
-        for position, path in paths.items():
-            stored.store.link(digests[position], path, config)
-        write_record(record, stored.store, digests, paths, config)
+        make_outputs(stored.store, digests, paths, config, record)
         trained, seconds = sum(key in stored.missing for key in digests.values()), time.monotonic() - began
         log.info("%d trained, %d linked from the store, %.1f s", trained, len(paths) - trained, seconds)
     finally:
@@ -166,12 +162,12 @@ class InStore:
         for former in self.former[key]:
             self.store.rename(former, key)
         if (training := self.store.get(key)) is not None:
-            damage = self.store.damage(key)
+            damage = self.store.fault(key)
             if damage is None and (damage := _doubtful(training, self.written_out)) is None:
                 return True
             if damage in DOUBTS:
                 self.outdated.add(key)
-            log.warning("%s: %s; training it again", self.store.entry(key), damage)
+            log.warning("%s: %s; training it again", self.store.where(key), damage)
         self.missing.add(key)
         return False
 
