@@ -1,4 +1,4 @@
-"""python -m lorary ask "question", serve, pairs FILE, warm-up FILE, keys: see --help."""
+"""python -m lorary ask "question", serve, unpack NAME, pairs FILE, warm-up FILE, keys: see --help."""
 
 import argparse
 import io
@@ -42,6 +42,19 @@ def main() -> int:
     ask_.add_argument("--combine", choices=TOGETHER, default=SUM, help=f"how several adapters work together ({ways})")
     ask_.add_argument("--max-new-tokens", type=_positive, help="default: 32, and 128 with chain of thought")
     _add_serve(commands)
+    unpack_ = commands.add_parser(
+        "unpack",
+        help="give adapters of a run with pack: true directories",
+        description="Give adapters that are in packs directories, as a run without packs makes them; they stay in their"
+        " packs too. Call it where Snakemake is called, after a run.",
+    )
+    unpack_.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="<type>/data_<did>/passage_<pid>, <type>/data_<did> (all of a question) or <type>; none: all of the run",
+    )
+    _add_run(unpack_)
     commands.add_parser(
         "keys",
         help="list every key of the config, with its default",
@@ -107,6 +120,11 @@ def main() -> int:
             limits = Limits(arguments.max_tokens, arguments.waiting, arguments.timeout)
             run = arguments.adapter_dir, arguments.run, arguments.top
             return serve(*run, arguments.host, arguments.port, limits)
+        if arguments.command == "unpack":
+            from .upkeep.unpack import unpack
+
+            print(unpack(arguments.names, arguments.run, arguments.adapter_dir))
+            return 0
         from .answer.ask import ask
 
         print(

@@ -1,5 +1,5 @@
-# Looking after what runs leave: `snakemake verify`, `rewrite_configs` and `prune`. Not part of a run, and made anew on
-# each call.
+# Looking after what runs leave: `snakemake verify`, `pack`, `rewrite_configs` and `prune`. Not part of a run, and made
+# anew on each call.
 
 
 rule verify:
@@ -19,6 +19,22 @@ rule verify:
         "Verifying adapters, store, tables, base weights and base models"
     script:
         "../scripts/verify.py"
+
+
+# Packs of what is there already: no training, all is linked from the store.
+rule pack:
+    input:
+        packs=PLAN.packs,
+        indexes=PLAN.indexes if PLAN.packs else [],
+    log:
+        layout.log("pack"),
+    localrule: True
+    conda:
+        "../../envs/lorary.yaml"
+    message:
+        "Packing"
+    script:
+        "../scripts/pack.py"
 
 
 rule rewrite_configs:

@@ -9,4 +9,6 @@ from lorary.adapters.merge import merge_adapters
 from lorary.core.job import job
 
 with job(snakemake.log[0], snakemake.rule):
-    merge_adapters(list(snakemake.input.adapters), snakemake.output[0], **dict(snakemake.params.items()))
+    params = dict(snakemake.params.items())
+    adapters = params.pop("packed", snakemake.input.adapters)
+    merge_adapters(list(adapters), snakemake.output[0], **params)

@@ -42,7 +42,8 @@ def earlier(made, tmp_path, monkeypatch):
     index.to_csv("adapters.tsv", sep="\t", index=False)
     for name in ("record.tsv", "adapters.tsv"):
         os.utime(name, ns=(LONG_AGO, LONG_AGO))
-    return {"record": "record.tsv", "base_weight": str(made / "llama-base"), "model": str(made / "llama")}
+    batch = {"record": "record.tsv", "base_weight": str(made / "llama-base"), "model": str(made / "llama")}
+    return {**batch, "store": "store"}
 
 
 def named(caplog, earlier):

@@ -226,12 +226,7 @@ def _check_model(model: str, trained: list[dict[str, Any]]) -> None:
 
 def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """name, type, title, passage (text), and path, sha256 and config_sha256 of each adapter of a run."""
-    try:
-        index = pd.read_csv(folder / layout.INDEX, sep="\t", keep_default_na=False, dtype={"type": str})
-        index = index[["type", "did", "pid", "path", "sha256", "config_sha256"]]
-    except (OSError, ValueError, LookupError) as error:
-        raise damaged(folder / layout.INDEX, error) from None
-    parts = []
+    index, parts = read_index(folder).drop(columns="name"), []
     for kind, about in types.items():
         if (table := _table(kind, about)) is None:
             log.warning("the passages of type %s are not here any more: it is left out", kind)
@@ -247,6 +242,16 @@ def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
         )
     joined = pd.concat(parts)
     return joined.assign(name=list(map(layout.passage_name, joined["type"], joined["did"], joined["pid"])))
+
+
+def read_index(folder: Path) -> pd.DataFrame:
+    """name, type, did, pid, path, sha256 and config_sha256 of each adapter of a run. Raises LoraryError."""
+    try:
+        index = pd.read_csv(folder / layout.INDEX, sep="\t", keep_default_na=False, dtype={"type": str})
+        index = index[["type", "did", "pid", "path", "sha256", "config_sha256"]]
+    except (OSError, ValueError, LookupError) as error:
+        raise damaged(folder / layout.INDEX, error) from None
+    return index.assign(name=list(map(layout.passage_name, index["type"], index["did"], index["pid"])))
 
 
 def _table(kind: str, about: dict[str, Any]) -> str | None:

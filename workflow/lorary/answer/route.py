@@ -15,6 +15,7 @@ from ..data import rows
 from ..plan import layout
 from ..raw.index import Index, make
 from ..raw.passages import RawPassage
+from ..train.outputs import unpack
 from . import search
 
 log = logging.getLogger(__name__)
@@ -60,10 +61,14 @@ def right(path: str, top: int, questions: int) -> tuple[int, int]:
     return sum(known), len(known)
 
 
-def export(types: dict[str, dict[str, str]], names: list[str], folder: str, output: str) -> None:
+def export(
+    types: dict[str, dict[str, str]], names: list[str], folder: str, output: str, packed: list[str] | None = None
+) -> None:
     """Write a table from question to adapter (EXPORTED, TSV), the best first: of the passages of these `names`
-    (<type>/data_<did>/passage_<pid>), whose adapters lie in `folder`. `types`: of each its `table` and its `routes`.
-    Raises LoraryError."""
+    (<type>/data_<did>/passage_<pid>), whose adapters lie in `folder`. `types`: of each its `table` and its `routes`;
+    `packed`: where these adapters are in packs, out of which they get directories there. Raises LoraryError."""
+    for adapter in packed or ():
+        unpack(adapter)
     wanted, lines = set(names), []
     for kind, files in types.items():
         questions = {row["did"]: row["question"] for row in rows.read(files["table"], 0, None)}

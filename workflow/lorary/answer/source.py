@@ -44,8 +44,8 @@ class Trained:
             if found[name] != expected:
                 fault = "is not what was trained (its sha256 differs)" if found[name] else "is missing"
                 raise LoraryError(
-                    f"{line['path']}/{name} {fault}. `snakemake verify` removes what is damaged, and the next call links"
-                    " or trains it again."
+                    f"{line['path']}/{name} {fault}. `snakemake verify` removes what is damaged, and the next call"
+                    " links or trains it again."
                 )
         return f"{line['sha256']} over {self.task_adapter['sha256']}" if self.task_adapter else line["sha256"]
 

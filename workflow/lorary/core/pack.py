@@ -84,7 +84,8 @@ class Pack:
         """As a pack of the store is, where it is whole."""
         return self.path.stem == self.key
 
-    def parts(self) -> Iterator[Part]:
+    def unpacked(self) -> Iterator[Part]:
+        """Its adapters, to be packed anew."""
         for row in self.rows:
             yield Part(row.place, row.digest, row.training, self.heads[row.head], functools.partial(self.tensors, row))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import pack
 from .errors import LoraryError
-from .files import sync
+from .files import sync, written_whole
 from .pack import Pack, Part
 from .store import PACKS, Store, training_of
 from .values import TENSORS
@@ -63,6 +63,13 @@ def rescue(store: Store, path: Path) -> int:
         else:
             store.put(row.digest, found.config, found.tensors(row), row.training)
     return lost
+
+
+def rewrite_config(path: Path, config: bytes) -> None:
+    """Give all adapters of a pack another config. Raises OSError, and ValueError where it is no whole pack."""
+    parts = list(Pack(path).unpacked())
+    with written_whole(str(path)) as temporary, temporary.open("wb") as file:
+        pack.write(file, pack.make_header(config, parts), parts)
 
 
 def _part(store: Store, place: str, digest: str) -> Part:

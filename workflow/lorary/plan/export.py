@@ -25,12 +25,13 @@ def make(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[
         if not exports:  # mostly: and every job of a cluster reads the Snakefile again
             continue
         task = kinds[0].task  # of all of them
-        there = [
-            layout.passage_name(kind.folder.kind, did, pid)
+        batches = {
+            layout.passage_name(kind.folder.kind, *layout.position_of(adapter)): (adapter, batch)
             for kind in kinds
-            for did, n in enumerate(kind.counts)
-            for pid in range(n)
-        ]
+            for batch in kind.batches
+            for adapter in batch.outputs["adapters"]
+        }
+        there = list(batches)
         for wanted, way, by in exports:
             if whole := [kind.folder.kind for kind in kinds if way != ROUTED and kind.folder.kind in wanted]:
                 raise LoraryError(
@@ -38,22 +39,36 @@ def make(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[
                     f" question as <type>/data_<did>, a passage as <type>/data_<did>/passage_<pid>, as {there[0]}."
                 )
             names = chosen(there, list(wanted), "export", run.path, types=way == ROUTED)
+            adapters, packed = _of_these([batches[name] for name in names])
             output = layout.export(run, list(wanted), names, BY_RANK if by == "rank" else EXPORTED[way])
             job = Job(
                 rule=layout.numbered("export_routes" if way == ROUTED else "export_adapter", number),
                 label=f"{len(names)} adapters into {output}",
                 inputs={
-                    "adapters": [f"{run.path}/{name}" for name in names],
+                    "adapters": adapters,
                     "task_adapter": layout.adapter_files(task["path"]) if task else [],
                 },
                 outputs={"adapter": output},
-                params={**({"mean": True} if way == MEAN else {}), **({"task_adapter": task} if task else {})},
+                params={
+                    **({"mean": True} if way == MEAN else {}),
+                    **({"task_adapter": task} if task else {}),
+                    **({"packed": packed} if packed else {}),
+                },
             )
             if way == ROUTED:
                 among = [kind for kind in kinds if any(layout.is_of(name, kind.folder.kind) for name in names)]
                 job = _routed(job, among, names, by, made)
             yield job
             number += 1
+
+
+def _of_these(adapters: list[tuple[str, Job]]) -> tuple[list[str], list[str]]:
+    """Of adapters, each with its training job, what the job that exports them waits for: themselves, or where they are
+    in packs the records; and their paths in these."""
+    paths = [adapter for adapter, _ in adapters]
+    if "pack" not in adapters[0][1].outputs:
+        return paths, []
+    return list(dict.fromkeys(batch.outputs["record"] for _, batch in adapters)), paths
 
 
 def _exported(answers: Answers) -> tuple[tuple[str, ...], str, str]:
@@ -84,7 +99,10 @@ def _routed(job: Job, kinds: list[Type], names: list[str], by: str, made: dict[s
         job,
         inputs={**job.inputs, "files": files},
         outputs={"table": job.outputs["adapter"]},
-        params={"folder": kinds[0].folder.run.path, "names": names, "types": types},
+        params={
+            **{"folder": kinds[0].folder.run.path, "names": names, "types": types},
+            **({"packed": job.params["packed"]} if "packed" in job.params else {}),
+        },
     )
 
 

@@ -54,6 +54,10 @@ class Plan:
         return [batch.outputs["record"] for batch in self.encoding.batches]
 
     @cached_property
+    def packs(self) -> list[str]:
+        return [batch.outputs["pack"] for batch in self.encoding.batches if "pack" in batch.outputs]
+
+    @cached_property
     def base_weights(self) -> list[str]:
         return [file for job in self.encoding.base_weights for file in job.outputs.values()]
 
@@ -170,12 +174,14 @@ class Plan:
         ]
 
     def batches(self) -> list[dict[str, str]]:
-        """For verify and rewrite_configs: records, each with what the configs of its adapters follow from."""
+        """For verify and rewrite_configs: records, each with what the configs of its adapters follow from, and its
+        store."""
         return [
             {
                 "record": layout.record_there(batch.outputs["record"], batch.name),
                 "model": batch.inputs["model"],
                 "base_weight": kind.folder.run.base_weight,
+                "store": batch.params["store"],
             }
             for kind in self.encoding.types
             for batch in kind.batches

@@ -2,7 +2,9 @@
 
 import contextlib
 
-from ..core.pack import pack_of
+from ..adapters.files import write_adapter
+from ..core.errors import LoraryError
+from ..core.pack import contents, opened, pack_of
 from ..core.packing import link_pack
 from ..core.store import Store
 from ..core.values import CONFIG, TENSORS, Position
@@ -49,3 +51,27 @@ def remove_directory(adapter: str) -> None:
     for folder in (directory, directory.parent):
         with contextlib.suppress(OSError):  # there is something else in it
             folder.rmdir()
+
+
+def unpack(adapter: str) -> bool:
+    """Give an adapter a directory of its own, byte for byte as a run without packs makes it, and leave it in its pack;
+    whether it is in one. Raises LoraryError, OSError."""
+    pack, directory = pack_of(adapter), packs.directory(adapter)
+    if pack is None:
+        return False
+    for part in (directory, directory.parent):
+        if part.is_symlink():
+            raise LoraryError(f"{part} is a symbolic link; an adapter is written to no place but its own. Remove it.")
+    try:
+        found, files = opened(pack), contents(adapter)
+        fault = found.damage(found.places[layout.place(*layout.position_of(adapter))])
+    except ValueError as error:
+        fault = str(error)
+    except FileNotFoundError:
+        fault = "is missing"
+    if fault:
+        raise LoraryError(
+            f"{adapter}: {fault}. `snakemake verify` removes what is damaged, and the next call makes it again."
+        )
+    write_adapter(directory, files[CONFIG], files[TENSORS])
+    return True

@@ -10,6 +10,8 @@ import pandas as pd
 from ..adapters.files import CONFIG, outdated, trained_config
 from ..core.errors import damaged
 from ..core.files import written_whole
+from ..core.pack import is_there, opened, pack_of
+from ..core.packing import rewrite_config
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +31,14 @@ def rewrite(records: list[dict[str, str]], indexes: list[str]) -> None:
         table = _read(batch["record"])
         todays = trained_config(batch["base_weight"], batch["model"])
         for path, recorded in zip(table["path"], table["config_sha256"], strict=True):
-            file = Path(path) / CONFIG
-            if not file.parent.is_dir():
+            if not is_there(path):
                 continue  # deleted: the next call makes it with the config of today
-            config = file.read_bytes() if file.is_file() else b""
+            config = _config(path)
             if config != todays:
-                if hashlib.sha256(config).hexdigest() != recorded or not outdated(config, todays):
+                known = hashlib.sha256(config).hexdigest() == recorded and outdated(config, todays)
+                if not known or not _rewritten(path, todays):
                     left += 1
                     continue
-                with written_whole(str(file)) as temporary:
-                    temporary.write_bytes(todays)
                 written += 1
             now[path] = hashlib.sha256(todays).hexdigest()
         _write(batch["record"], table, now)
@@ -50,6 +50,30 @@ def rewrite(records: list[dict[str, str]], indexes: list[str]) -> None:
         written,
         f"; {left} are not what their record says, or say something else: see `snakemake verify`" if left else "",
     )
+
+
+def _config(adapter: str) -> bytes:
+    """Empty where there is none."""
+    if (pack := pack_of(adapter)) is None:
+        file = Path(adapter) / CONFIG
+        return file.read_bytes() if file.is_file() else b""
+    try:
+        return opened(pack).config
+    except ValueError:
+        return b""
+
+
+def _rewritten(adapter: str, config: bytes) -> bool:
+    """Give an adapter, or all in its pack, this config; whether that could be done."""
+    if (pack := pack_of(adapter)) is not None:
+        try:
+            rewrite_config(pack, config)
+        except ValueError:
+            return False
+        return True
+    with written_whole(f"{adapter}/{CONFIG}") as temporary:
+        temporary.write_bytes(config)
+    return True
 
 
 def _read(table: str) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import LoraryError
+from ..core.pack import digests_of, is_there
 from ..core.store import Store, remove
 from ..core.values import TENSORS
 from ..plan.layout import RECORDS_OF_THE_FIRST_RELEASE, position_of, records_below
@@ -36,9 +37,10 @@ class Wanted:
 def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     """Remove from the stores of these batches what belongs to none of them. Says how much, and at a terminal asks.
 
-    An entry that an output shares by a hard link, of whatever run, stays: removing it would free nothing, and that run
-    could not link it again. So does one that an output is a copy of, as the records of runs say, and one of the last
-    days: it may be of a run that was stopped, and will go on. Raises LoraryError.
+    An entry or a pack that an output shares by a hard link, of whatever run, stays: removing it would free nothing, and
+    that run could not link it again. So does one that an output is a copy of, as the records of runs say, and one of
+    the last days: it may be of a run that was stopped, and will go on. And so does a pack with an adapter that belongs
+    to one of these batches and is kept nowhere else. Raises LoraryError.
     """
     stores: dict[str, set[str]] = {}
     keys: dict[str | None, str] = {}  # of files of what adapters spare
@@ -64,6 +66,10 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
             len(free), _size(free), len(left), _size(left),
         )  # fmt: skip
         doomed += free + left
+        if (packs := store.packs.files()) and copied is not None:
+            unused = _unused(packs, referred | copied, set(there))
+            log.info("%s: %d packs: %d (%s) of nobody", name, len(packs), len(unused), _size(unused))
+            doomed += unused
     if not doomed:
         log.info("nothing to remove")
         return
@@ -86,7 +92,7 @@ def _copied(store: Store) -> set[str] | None:
             for record in records_below(records):
                 lines = read_record(str(record))
                 for path, digest in zip(lines["path"], lines["digest"], strict=True):
-                    if (folder / path).is_dir():
+                    if is_there(folder / path):
                         copied.add(digest)
     except (OSError, LoraryError) as error:
         log.warning("%s: what is of nobody there is not known, and stays: %s", store.directory, error)
@@ -94,17 +100,34 @@ def _copied(store: Store) -> set[str] | None:
     return copied
 
 
+def _unused(packs: list[Path], wanted: set[str], entries: set[str]) -> list[Path]:
+    """Of packs those that may go: what is wanted of each is an entry too, or in one that stays."""
+    there: dict[Path, set[str]] = {}  # what is wanted of each
+    for path in packs:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            there[path] = wanted & set(digests_of(path))
+    free = [path for path in there if _free(path)]
+    kept = entries.union(*(some for path, some in there.items() if path not in free))
+    unused = []
+    for path in sorted(free, key=lambda path: -len(there[path])):
+        if there[path] <= kept:
+            unused.append(path)
+        kept |= there[path]
+    return unused
+
+
 def _free(entry: Path) -> bool:
-    """Whether no output shares this entry, and it has lain there for days."""
+    """Whether no output shares this entry, or pack, and it has lain there for days."""
     try:
-        return (entry / TENSORS).stat().st_nlink == 1 and time.time() - entry.stat().st_mtime > RECENT
+        file = entry / TENSORS if entry.is_dir() else entry
+        return file.stat().st_nlink == 1 and time.time() - entry.stat().st_mtime > RECENT
     except FileNotFoundError:
         return True  # damaged
 
 
 def _size(paths: list[Path]) -> str:
     size = 0
-    for file in (file for path in paths for file in (path, *path.rglob("*"))):
+    for file in (file for path in paths for file in (path, *(path.rglob("*") if path.is_dir() else ()))):
         with contextlib.suppress(OSError):  # gone meanwhile
             size += file.lstat().st_size
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

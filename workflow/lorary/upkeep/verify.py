@@ -1,5 +1,6 @@
 """Verify: every byte of what a run has left, against the sha256 that was written with it."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -14,15 +15,16 @@ from ..adapters import files as adapters
 from ..adapters.digest import digest_base_weight, former_digests
 from ..augment.kept import Results
 from ..base import fetch as models_
+from ..core import pack, packing
 from ..core.errors import LoraryError, report
 from ..core.store import TRAINING, Store, remove, sha256
 from ..core.values import CONFIG, MARK, TENSORS
 from ..train.kept import read_kept
+from ..train.outputs import TIMESTAMP
 from ..train.records import read_record
 
 log = logging.getLogger(__name__)
 
-TIMESTAMP = ".snakemake_timestamp"  # Snakemake's mark on a directory that it made
 OWN = {CONFIG, TENSORS, TIMESTAMP}  # what may lie in an adapter's directory
 
 
@@ -36,6 +38,7 @@ class Found:
     outdated: list[str] = field(default_factory=list)  # a line an adapter: its config is to be written anew
     strange: list[Path] = field(default_factory=list)  # files that are not ours; left alone
     hashes: dict[tuple[int, int], str] = field(default_factory=dict)  # (device, inode) -> sha256: links are read once
+    packs: dict[tuple[int, int], dict[str, str]] = field(default_factory=dict)  # the same: place -> sha256
     shown: float = field(default_factory=time.monotonic)
 
     def count(self, kind: str) -> None:
@@ -58,6 +61,17 @@ class Found:
             self.hashes[inode] = sha256(path)
         return self.hashes[inode]
 
+    def in_pack(self, path: Path) -> dict[str, str]:
+        """sha256 of the tensors of each adapter in a pack, by place; empty where it cannot be read at all."""
+        try:
+            inode = (path.stat().st_dev, path.stat().st_ino)
+            if inode not in self.packs:
+                there = pack.Pack(path)
+                self.packs[inode] = {row.place: hashlib.sha256(there.tensors(row)).hexdigest() for row in there.rows}
+        except (FileNotFoundError, ValueError):
+            return {}
+        return self.packs[inode]
+
 
 def verify(
     records: list[dict[str, str]],
@@ -67,9 +81,9 @@ def verify(
     stores: list[str],
     kept: list[str] | None = None,
 ) -> None:
-    """Check what is there of these: records of training jobs (`record`, with `model` and `base_weight` of the job), and
-    the adapters that they list; the base weight (`base_weight`) of each run, whose run.json (`run`) has its sha256;
-    tables and prompt ids; base models; stores; what is kept of base models.
+    """Check what is there of these: records of training jobs (`record`, with `model`, `base_weight` and `store` of the
+    job), and the adapters that they list; the base weight (`base_weight`) of each run, whose run.json (`run`) has its
+    sha256; tables and prompt ids; base models; stores; what is kept of base models.
 
     What is damaged is removed, so that the next call makes just that again; a base model is only named, and so are
     adapters with the config of an earlier version. What is not there yet is no fault, and what cannot be read ends it.
@@ -81,7 +95,7 @@ def verify(
         _verify_results(Results(store), found)
     for batch in records:
         if Path(batch["record"]).exists():
-            _verify_adapters(batch["record"], _todays_config(batch), found)
+            _verify_adapters(batch["record"], batch["store"], _todays_config(batch), found)
     for run in runs:
         _verify_base_weight(Path(run["base_weight"]), Path(run["run"]), found)
     for table in tables:
@@ -130,6 +144,25 @@ def _verify_store(store: Store, found: Found) -> None:
             found.discard(entry, fault)
         else:
             found.strange += _strangers(entry, OWN | {TRAINING})
+    for path in store.packs.files():
+        found.count("store packs")
+        try:
+            there = pack.Pack(path)
+            wrong = [r.place for r in there.rows if found.in_pack(path)[r.place] != r.training["sha256"][TENSORS]]
+            if not there.is_named_by_its_index():
+                raise ValueError("its index is not what was written")
+        except (ValueError, LookupError) as error:
+            found.discard(path, str(error))
+            continue
+        if wrong:
+            _discard_pack(path, store, wrong, found)
+
+
+def _discard_pack(path: Path, store: Store, wrong: list[str], found: Found) -> None:
+    """What is whole in it goes into entries of the store first, so that just the others are made again."""
+    with contextlib.suppress(ValueError):
+        packing.rescue(store, path)
+    found.discard(path, f"{', '.join(wrong)}: missing, or not what was trained")
 
 
 def _verify_results(results: Results, found: Found) -> None:
@@ -147,7 +180,7 @@ def _todays_config(batch: dict[str, str]) -> bytes | None:
         return None
 
 
-def _verify_adapters(record: str, todays: bytes | None, found: Found) -> None:
+def _verify_adapters(record: str, store: str, todays: bytes | None, found: Found) -> None:
     found.count("records")
     try:
         lines = read_record(record)
@@ -155,7 +188,13 @@ def _verify_adapters(record: str, todays: bytes | None, found: Found) -> None:
         found.discard(Path(record), "cannot be read")
         return
     written_anew = hashlib.sha256(todays).hexdigest() if todays else None
+    packed: dict[Path, list[str]] = {}  # what is wrong in packs
     for path, tensors, config in zip(lines["path"], lines["sha256"], lines["config_sha256"], strict=True):
+        if (of_pack := pack.pack_of(path)) is not None:
+            if of_pack.is_file():
+                found.count("adapters")
+                packed.setdefault(of_pack, []).extend(_faults_in_pack(path, tensors, config, todays, found))
+            continue
         directory = Path(path)
         if not directory.is_dir():
             continue  # deleted: the next call sees that by itself
@@ -177,6 +216,24 @@ def _verify_adapters(record: str, todays: bytes | None, found: Found) -> None:
         elif bad:
             found.discard(directory, f"{' and '.join(bad)}: missing, or not what was trained")
         found.strange += strangers
+    for of_pack, wrong in packed.items():
+        if wrong:
+            _discard_pack(of_pack, Store(store), wrong, found)
+
+
+def _faults_in_pack(path: str, tensors: str, config: str, todays: bytes | None, found: Found) -> list[str]:
+    """The place of this adapter, if it is not in its pack as it was trained."""
+    of_pack, place = Path(path).parent.parent, f"{Path(path).parent.name}/{Path(path).name}"
+    if found.in_pack(of_pack).get(place) != tensors:
+        return [place]
+    said = pack.opened(of_pack).config
+    if hashlib.sha256(said).hexdigest() != config:
+        if said != todays:
+            return [place]
+        found.outdated.append(f"{path}: its config is written anew, and its record does not say so yet")
+    elif todays and (fault := adapters.outdated(said, todays)):
+        found.outdated.append(f"{path}: {fault}")
+    return []
 
 
 def _verify_base_weight(base_weight: Path, run: Path, found: Found) -> None:

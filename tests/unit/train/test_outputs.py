@@ -1,0 +1,220 @@
+"""Adapters of a job in one pack: the same as in directories for all that reads them, and trained once."""
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import tiny
+from lorary.adapters import merge
+from lorary.adapters.files import read_adapter, trained_config
+from lorary.answer.source import Trained
+from lorary.core.errors import LoraryError
+from lorary.core.pack import pack_of
+from lorary.core.store import Store
+from lorary.core.values import CONFIG, TENSORS
+from lorary.data import prompts
+from lorary.train.encode import train_adapters
+from lorary.train.outputs import unpack
+from lorary.train.records import read_record
+from lorary.upkeep import configs, prune, verify
+
+RECORD = ".lorary/records/total/0-2.01234567.tsv"
+PACK = "total/packed/0-2.01234567.safetensors"
+PLACES = [f"data_{did}/passage_0" for did in range(3)]
+DIRECTORIES, PACKED = ([f"{folder}/{place}" for place in PLACES] for folder in ("total", PACK))
+
+
+@pytest.fixture
+def batch(made, tmp_path, monkeypatch):
+    """What a job of three passages is called with; in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    Path(RECORD).parent.mkdir(parents=True)
+    files = {"model": "llama", "base_weight": "llama-base", "prompts": "llama.parquet"}
+    return {key: str(made / name) for key, name in files.items()}
+
+
+def train(batch, outputs, record=RECORD, **files):
+    """How many passages the job has trained."""
+    train_adapters(
+        outputs=outputs,
+        record=record,
+        outcome="outcome.json",
+        settings=tiny.TRAINING,
+        adapters_per_step="auto",
+        store="store",
+        threads=1,
+        **{**batch, **files},
+    )
+    return json.loads(Path("outcome.json").read_bytes())["trained"]
+
+
+def tree(folder="total"):
+    return {str(path): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+def changed(batch, sequence):
+    """Prompt ids as the job's, and those of one passage others."""
+    table = pq.read_table(batch["prompts"]).to_pylist()
+    rows = [{**row, "input_ids": sequence if row["did"] == 1 else row["input_ids"]} for row in table]
+    pq.write_table(prompts.pa.Table.from_pylist(rows, schema=prompts.PROMPT_SCHEMA), "changed.parquet")
+    return "changed.parquet"
+
+
+def flip(path, place=-3):
+    Path(path).chmod(0o644)
+    content = bytearray(Path(path).read_bytes())
+    content[place] ^= 1
+    Path(path).write_bytes(content)  # the same file: all its links
+
+
+def checked(batch):
+    """What verify says is damaged; nothing: an empty text."""
+    try:
+        verify.verify([{**batch, "record": RECORD, "store": "store"}], [], [], [], ["store"])
+    except LoraryError as error:
+        return str(error)
+    return ""
+
+
+def test_from_directories_to_a_pack_and_back_nothing_is_trained_and_no_byte_changes(batch):
+    assert train(batch, DIRECTORIES) == 3
+    before, settings = tree(), read_record(RECORD).drop(columns="path")
+    Path("total/data_2/passage_0/notes.txt").write_bytes(b"mine")
+    assert train(batch, PACKED) == 0
+    assert list(tree()) == ["total/data_2/passage_0/notes.txt", PACK]
+    assert [path.name for path in Path("store").iterdir() if path.name != "tmp"] == ["packs"]
+    assert read_record(RECORD).drop(columns="path").equals(settings)
+    assert list(read_record(RECORD)["path"]) == PACKED
+    assert checked(batch) == ""
+    assert [unpack(adapter) for adapter in PACKED] == [True] * 3
+    assert tree() == before | {PACK: Path(PACK).read_bytes()} | {"total/data_2/passage_0/notes.txt": b"mine"}
+    assert train(batch, DIRECTORIES) == 0
+    assert tree() == before | {"total/data_2/passage_0/notes.txt": b"mine"}
+    assert not unpack(DIRECTORIES[0])
+
+
+def test_all_that_reads_adapters_reads_both(batch):
+    train(batch, DIRECTORIES)
+    trained = Trained.of_records([RECORD])
+    digests, (config, tensors) = [trained.digest((did, 0)) for did in range(3)], read_adapter(DIRECTORIES[1])
+    merge.merge_adapters(DIRECTORIES, "merged")
+    train(batch, PACKED)
+    trained = Trained.of_records([RECORD])
+    assert [trained.digest((did, 0)) for did in range(3)] == digests
+    found, same = read_adapter(PACKED[1])
+    assert found == config
+    assert all(tensors[name].equal(same[name]) for name in tensors.keys() | same.keys())
+    assert trained.load((1, 0)).scale == 16
+    merge.merge_adapters(PACKED, "merged-of-pack")
+    assert Path("merged-of-pack", TENSORS).read_bytes() == Path("merged", TENSORS).read_bytes()
+    Path(PACK).unlink()
+    with pytest.raises(LoraryError, match=r"data_1/passage_0/adapter_model.safetensors is missing. `snakemake verify`"):
+        trained.digest((1, 0))
+
+
+def test_one_passage_that_changes_is_trained_alone_and_one_that_fails_loses_no_other(batch):
+    assert train(batch, PACKED) == 3
+    before = Path(PACK).read_bytes()
+    assert train(batch, PACKED, prompts=changed(batch, [5, 6, 7])) == 1
+    assert Path(PACK).read_bytes() != before
+    assert train(batch, PACKED) == 0  # what was there before is still in the store
+    assert Path(PACK).read_bytes() == before
+    with pytest.raises(LoraryError, match=r"1 of 3 passages failed.*(?s:.*)data_1/passage_0: "):
+        train(batch, PACKED, prompts=changed(batch, [3, 512, 3]))
+    Path(PACK).unlink()  # as Snakemake does
+    assert train(batch, PACKED) == 0
+
+
+def test_other_batches_find_what_is_packed_and_their_packs_replace_the_former(batch):
+    record, pack = RECORD.replace("0-2.", "0-1."), PACK.replace("0-2.", "0-1.")
+    assert train(batch, [f"{pack}/{place}" for place in PLACES[:2]], record) == 2
+    assert list(tree()) == [pack]
+    assert train(batch, PACKED) == 1
+    assert list(tree()) == [PACK]
+    assert not Path(record).exists()
+    assert len(list(Path("store/packs").iterdir())) == 1
+
+
+def test_no_directory_elsewhere_is_taken_for_one_that_is_packed(batch):
+    train(batch, DIRECTORIES)
+    Path("total/data_0").rename("elsewhere")
+    Path("total/data_0").symlink_to(Path("elsewhere").absolute())
+    train(batch, PACKED)
+    assert Path("elsewhere/passage_0", TENSORS).is_file()
+    assert not Path("total/data_1").exists()
+    with pytest.raises(LoraryError, match="total/data_0 is a symbolic link"):
+        unpack(PACKED[0])
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_of_a_damaged_pack_just_what_is_damaged_is_trained_again(batch, monkeypatch, copied):
+    if copied:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links")))
+    train(batch, PACKED)
+    before = tree()
+    flip(PACK)  # the last one
+    with pytest.raises(LoraryError, match="its sha256 differs"):
+        Trained.of_records([RECORD]).digest((2, 0))
+    with pytest.raises(LoraryError, match="its sha256 differs"):
+        unpack(PACKED[2])
+    said = checked(batch)
+    assert f"{PACK}: data_2/passage_0: missing, or not what was trained" in said
+    assert "data_1" not in said
+    assert not Path(PACK).exists()
+    assert train(batch, PACKED) == (0 if copied else 1)
+    if copied:
+        assert tree() == before
+    assert checked(batch) == ""
+
+
+def test_of_a_damaged_index_nothing_is_believed(batch):
+    train(batch, PACKED)
+    flip(PACK, 100)  # in the digests
+    said = checked(batch)
+    assert "store/packs/" in said
+    assert not list(Path("store/packs").iterdir())
+
+
+def wanted(batch):
+    """For prune."""
+    return [prune.Wanted("store", *batch.values(), tiny.TRAINING, PACKED)]
+
+
+def test_prune_keeps_packs_of_outputs_and_of_the_config(batch, caplog):
+    caplog.set_level(logging.INFO)
+    train(batch, PACKED)
+    train(batch, PACKED, prompts=changed(batch, [5, 6, 7]))
+    for path in Path("store/packs").iterdir():
+        os.utime(path, (path.stat().st_mtime - prune.RECENT - 60,) * 2)
+    prune.prune(wanted(batch), ask=False)
+    assert "store: 2 packs: 0 (0.0 MB) of nobody" in caplog.text  # one has what the config wants, one is linked
+    assert train(batch, PACKED) == 0
+    Path(PACK).unlink()
+    for path in Path("store/packs").iterdir():
+        os.utime(path, (path.stat().st_mtime - prune.RECENT - 60,) * 2)
+    prune.prune(wanted(batch), ask=False)
+    assert "store: 2 packs: 1 (0.0 MB) of nobody" in caplog.text
+    assert train(batch, PACKED) == 0
+    assert checked(batch) == ""
+
+
+def test_a_pack_gets_the_config_of_today_without_training(batch, monkeypatch):
+    old = tiny.first_config("llama")
+    with monkeypatch.context() as patched:
+        patched.setattr("lorary.adapters.files.trained_config", lambda *_: old)
+        train(batch, PACKED)
+    tensors = Trained.of_records([RECORD]).digest((2, 0))
+    configs.rewrite([{**batch, "record": RECORD}], [])
+    assert Trained.of_records([RECORD]).digest((2, 0)) == tensors
+    assert checked(batch) == ""
+    unpack(PACKED[0])
+    assert Path(DIRECTORIES[0], CONFIG).read_bytes() == trained_config(batch["base_weight"], batch["model"])
+    sha256 = hashlib.sha256(Path(DIRECTORIES[0], CONFIG).read_bytes()).hexdigest()
+    assert set(read_record(RECORD)["config_sha256"]) == {sha256}
+    assert pack_of(PACKED[0]) == Path(PACK)
+    assert Store("store").get(read_record(RECORD)["digest"][0]) is not None
