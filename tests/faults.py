@@ -26,6 +26,7 @@ import psutil
 import bad_input
 import tiny
 from lorary.augment.kept import FOLDER, Results
+from lorary.core import pack
 from lorary.core.store import Store
 from project import Project
 
@@ -60,8 +61,8 @@ def campaign(
 ) -> Figures:
     """Strike runs of this project `faults` times, and let the last one end. Raises AssertionError."""
     project.snakemake(target, cores=cores)
-    expected, passages = tree(project), len(project.adapters()) or len(list(Results(project.store).keys()))
-    digests = list(store(project).digests())
+    expected, digests = tree(project), kept(project)
+    passages = len(digests) or len(list(Results(project.store).keys()))
     figures = Figures()
     kinds: list[str] = []
     while figures.faults.total() < faults:
@@ -75,8 +76,9 @@ def campaign(
             if name and strikes(name, run, rng.uniform(0.3, longest_life), project, rng, digests, figures):
                 struck += 1
                 figures.faults[kinds.pop()] += 1
-                kept = len(list(store(project).digests())), len(list(Results(project.store).keys()))
-                print(f"{figures.faults.total():4} {name}: {kept[0]} adapters and {kept[1]} augmented in the store")
+                augmented = len(list(Results(project.store).keys()))
+                there = f"{len(kept(project))} adapters and {augmented} augmented in the store"
+                print(f"{figures.faults.total():4} {name}: {there}")
             output = finish(run)
             begun += count_begun(project)
             assert "this is a bug" not in output, output
@@ -149,7 +151,8 @@ def tear(project: Project, rng: random.Random, digests: list[str]) -> None:
     """What a power loss may leave of what was not yet on disk: half of a temporary file, an entry that got its name
     before its files, a record of Snakemake that is empty."""
     shelf = store(project)
-    for file in [*shelf.directory.glob("tmp/*/*"), *Path(project.store, FOLDER).glob("*/.*.part")]:
+    written = [path for path in shelf.directory.glob("tmp/**/*") if path.is_file()]
+    for file in [*written, *Path(project.store, FOLDER).glob("*/.*.part")]:
         os.chmod(file, 0o600)
         os.truncate(file, rng.randrange(file.stat().st_size + 1))
     missing = [digest for digest in digests if not shelf.entry(digest).exists()]
@@ -183,7 +186,8 @@ def count_begun(project: Project) -> int:
 
 
 def tree(project: Project) -> dict[str, str]:
-    """sha256 of what lies in the adapter tree, and of what was found and augmented. Of tables only what is not a
+    """sha256 of what lies in the adapter tree, adapters in packs one by one, and of what was found and augmented. Of
+    tables only what is not a
     measurement; run.json, what it and the index are made of, and Snakemake's time stamps, which are about the call, are
     left out."""
     content = {}
@@ -193,9 +197,18 @@ def tree(project: Project) -> dict[str, str]:
         name = str(file.relative_to(root))
         if file.suffix == ".tsv" and (file.name == "adapters.tsv" or name.startswith("augmented/")):
             content[name] = pd.read_csv(file, sep="\t").drop(columns=["seconds", "date"], errors="ignore").to_json()
+        elif file.parent.name == pack.FOLDER:
+            for place in pack.Pack(file).places:
+                content[f"{name}/{place}"] = str(pack.sha256(file / place))
         elif file.name not in ("run.json", ".snakemake_timestamp") and "/.lorary/" not in name:
             content[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return content
+
+
+def kept(project: Project) -> list[str]:
+    """The digests of all adapters in the store."""
+    shelf = store(project)
+    return sorted({*shelf.digests(), *(digest for path in shelf.packs.files() for digest in pack.digests_of(path))})
 
 
 def store(project: Project) -> Store:
@@ -207,11 +220,12 @@ def _signal(process: psutil.Process, number: int) -> None:
         process.send_signal(number)
 
 
-def tiny_project(folder: Path, questions: int, pairs: int) -> Project:
+def tiny_project(folder: Path, questions: int, pairs: int, **settings) -> Project:
     """Passages of a tiny model that train for a third of a second each (60 pairs), six a job."""
+    folder.mkdir(exist_ok=True)
     project = Project(folder / "tiny", tiny.make_model(folder / "model"))
     project.write_rows(tiny.make_rows(questions, passages=3, pairs=pairs))
-    project.settings |= {"passages_per_job": 6, "adapters_per_step": 1}
+    project.settings |= {"passages_per_job": 6, "adapters_per_step": 1, **settings}
     return project
 
 
@@ -243,6 +257,7 @@ def smollm2_project(folder: Path) -> Project:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=85, help="of runs of 36 passages of a tiny model (default: 85)")
+    parser.add_argument("--packed", type=int, default=20, help="of the same, with pack: true (default: 20)")
     parser.add_argument("--raw", type=int, default=20, help="of runs that augment 12 documents (default: 20)")
     parser.add_argument("--smollm2", type=int, default=15, help="of runs of 9 passages of SmolLM2 (default: 15)")
     parser.add_argument("--seed", type=int, help="of what happens when (default: another each time)")
@@ -258,6 +273,10 @@ def main() -> None:
         if arguments.faults:
             project = tiny_project(folder, questions=12, pairs=60)
             parts.append(("A tiny model", campaign(project, arguments.faults, rng, longest_life=10)))
+        if arguments.packed:
+            project = tiny_project(folder / "packed", questions=12, pairs=60, pack=True)
+            figures = campaign(project, arguments.packed, rng, longest_life=10)
+            parts.append(("A tiny model, in packs", figures))
         if arguments.raw:
             project = raw_project(folder, documents=12)
             figures = campaign(project, arguments.raw, rng, longest_life=10, target="augmented")

@@ -16,9 +16,10 @@ def test_the_campaign_in_short_of_what_is_augmented(tmp_path):
 
 
 @pytest.mark.all
-def test_the_campaign_in_short(tmp_path):
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_campaign_in_short(tmp_path, packed):
     """Each kind of fault once; `make faults` does a hundred."""
-    project = faults.tiny_project(tmp_path, questions=4, pairs=40)
+    project = faults.tiny_project(tmp_path, questions=4, pairs=40, pack=packed)
     figures = faults.campaign(project, len(faults.FAULTS), random.Random(1), longest_life=6)
     assert figures.faults == dict.fromkeys(faults.FAULTS, 1)
     assert figures.lost == 0

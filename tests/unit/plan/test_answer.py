@@ -311,6 +311,17 @@ def test_an_export_is_in_the_first_way_that_can_be_exported():
             exported(way, export="total")
 
 
+def test_an_export_of_packs_waits_for_records_and_names_adapters_in_packs():
+    made, predict = make(export=["total/data_2", "total/data_0/passage_1"], pack=True, passages_per_job=2)
+    (job,) = predict.exports
+    first, second, third = (batch.outputs for batch in made.batches)
+    assert job.inputs["adapters"] == [second["record"], third["record"], first["record"]]
+    paths = [second["adapters"][1], *third["adapters"], first["adapters"][1]]
+    assert job.params == {"packed": paths}
+    (job,) = make(export="total", combine_adapters="routed", pack=True)[1].exported_routes
+    assert [path.endswith("data_2/passage_2") for path in job.params["packed"]] == [False] * 5 + [True]
+
+
 def test_tables_of_two_orders_are_two_files():
     """Runs that only encode may differ in how their exports are routed."""
     runs = [{"routed_by": by, "export": "total"} for by in ("bm25", "rank", "bm25")]

@@ -135,6 +135,25 @@ def test_passages_per_job(passages, per_job, sizes):
     assert [len(batch.outputs["adapters"]) for batch in made.batches] == sizes
 
 
+def test_in_packs_a_job_has_one_file_and_its_adapters_are_in_it():
+    made, former = make(pack=True, passages_per_job=4), make(passages_per_job=4)
+    first, before = made.batches[0], former.batches[0]
+    assert first.outputs["record"] == before.outputs["record"]
+    pack = f"{made.types[0].folder.path}/packed/{Path(first.outputs['record']).stem}.safetensors"
+    assert first.declared == [first.outputs["pack"]] == [pack]
+    assert first.outputs["adapters"][3] == f"{pack}/data_1/passage_1"
+    assert list(map(layout.position_of, first.outputs["adapters"])) == [
+        layout.position_of(adapter) for adapter in before.declared
+    ]
+    assert first.params == {**before.params, "adapters": first.outputs["adapters"]}
+    assert "with different pack. " in refusal({}, {"pack": True})
+
+
+def test_in_packs_auto_makes_few_files():
+    made = make(**write_counts([500, 100]), pack=True)
+    assert [len(batch.outputs["adapters"]) for batch in made.batches] == [256, 256, 88]
+
+
 def test_auto_counts_the_passages_of_all_types_of_a_run():
     for kind in "bc":
         tiny.write_rows(Path(f"data/toy/aug/{kind}.json"), tiny.make_rows(75, pairs=1))
