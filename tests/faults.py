@@ -275,7 +275,7 @@ def main() -> None:
             parts.append(("A tiny model", campaign(project, arguments.faults, rng, longest_life=10)))
         if arguments.packed:
             project = tiny_project(folder / "packed", questions=12, pairs=60, pack=True)
-            figures = campaign(project, arguments.packed, rng, longest_life=10)
+            figures = campaign(project, arguments.packed, rng, longest_life=20)
             parts.append(("A tiny model, in packs", figures))
         if arguments.raw:
             project = raw_project(folder, documents=12)

@@ -138,7 +138,7 @@ def test_a_damaged_row_is_found_and_another_adapter_takes_its_place(store):
 def test_what_is_whole_in_a_damaged_pack_is_rescued(store):
     kept = link(store)
     damage(kept)
-    assert packing.rescue(store, next(iter(store.packs.files()))) == 1
+    packing.rescue(store, *store.packs.files())
     assert list(store.digests()) == [KEYS[0], *KEYS[2:]]
     assert [store.get(key)["note"] for key in (KEYS[0], *KEYS[2:])] == [0, 2, 3]
 
@@ -173,6 +173,33 @@ def test_of_two_packs_the_later_counts_and_one_that_holds_another_replaces_it(st
     assert store.packs.find(KEYS[0])[0].path == first
     link(store, PLACES)
     assert len(store.packs.files()) == 1
+
+
+def test_what_is_damaged_in_a_pack_gets_no_entry(store, tmp_path):
+    """Whose sha256 would be that of the damaged file."""
+    damage(link(store))
+    with pytest.raises(FileNotFoundError):
+        store.link(KEYS[1], str(tmp_path / "data_1/passage_0"), CONTENT)
+    store.rename(KEYS[1], "ff" * 32)
+    assert list(store.digests()) == []
+
+
+def test_a_pack_is_written_to_no_place_but_its_own(store, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/packed").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LoraryError, match="out/packed is a symbolic link"):
+        link(store)
+    assert len(list(store.digests())) == 4
+
+
+def test_another_users_pack_is_copied(store, monkeypatch):
+    """Snakemake could not set its time."""
+    monkeypatch.setattr(os, "geteuid", lambda: -1)
+    output = link(store)
+    (kept,) = store.packs.files()
+    assert output.read_bytes() == kept.read_bytes()
+    assert not output.samefile(kept)
 
 
 def test_only_what_is_wanted_is_looked_for(store):

@@ -67,6 +67,7 @@ class Pack:
         if path.stat().st_size != self.start + len(self.rows) * self.size:
             raise ValueError(f"{path} is cut off or of another size")
         self.places = {row.place: row for row in self.rows}
+        self.digests = {row.digest: row for row in self.rows}
 
     def tensors(self, row: Row) -> bytes:
         """The adapter's own file. Raises OSError."""
@@ -122,8 +123,8 @@ class Packs:
                     self.there = dict.fromkeys(some, path) | self.there
         try:
             pack = opened(self.there[digest])
-            row = next(row for row in pack.rows if row.digest == digest)
-        except (FileNotFoundError, LookupError, StopIteration, ValueError):
+            row = pack.digests[digest]
+        except (FileNotFoundError, LookupError, ValueError):
             return None
         return (pack, row) if pack.is_named_by_its_index() else None
 

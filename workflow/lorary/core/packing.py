@@ -20,12 +20,15 @@ def link_pack(store: Store, digests: dict[str, str], config: bytes, output: str)
     The file is whole and on disk before an entry goes, so nothing is lost whenever this is killed; done again, it makes
     the same file. Raises LoraryError, OSError.
     """
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(output).parent
+    if folder.is_symlink():
+        raise LoraryError(f"{folder} is a symbolic link; a pack is written to no place but its own. Remove it.")
+    folder.mkdir(parents=True, exist_ok=True)
     for last in (False, False, True):  # another job may have just packed some of these with others
         try:
             made = keep_packed(store, digests, config)
-            store.link_file(made, Path(output))
-            sync(Path(output).parent)
+            store.link_file(made, Path(output), own=True)  # Snakemake sets the time of its outputs
+            sync(folder)
             return
         except FileNotFoundError as error:
             if last:
@@ -53,16 +56,13 @@ def keep_packed(store: Store, digests: dict[str, str], config: bytes) -> Path:
     return made
 
 
-def rescue(store: Store, path: Path) -> int:
-    """Give the adapters that are whole in a damaged pack entries of their own. Returns how many are not whole. Raises
-    OSError, and ValueError where the pack cannot be read at all."""
-    found, lost = Pack(path), 0
+def rescue(store: Store, path: Path) -> None:
+    """Give the adapters that are whole in a damaged pack entries of their own. Raises OSError, and ValueError where the
+    pack cannot be read at all."""
+    found = Pack(path)
     for row in found.rows:
-        if found.damage(row):
-            lost += 1
-        else:
+        if not found.damage(row):
             store.put(row.digest, found.config, found.tensors(row), row.training)
-    return lost
 
 
 def rewrite_config(path: Path, config: bytes) -> None:

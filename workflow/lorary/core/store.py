@@ -164,6 +164,8 @@ class Store:
         if training_of(self.entry(digest)) is not None or (found := self.packs.find(digest)) is None:
             return False
         pack, row = found
+        if pack.damage(row):
+            return False
         self.put(under or digest, pack.config, pack.tensors(row), row.training)
         return True
 
@@ -201,11 +203,14 @@ class Store:
                 self.link_file(source, folder / name)
         sync(folder)
 
-    def link_file(self, source: Path, output: Path) -> None:
-        """A file of the store as an output: a hard link, or a copy where there can be none."""
+    def link_file(self, source: Path, output: Path, own: bool = False) -> None:
+        """A file of the store as an output: a hard link, or a copy where there can be none, or (`own`) where it is
+        another user's."""
         temporary = output.with_name(f".{output.name}.{os.getpid()}")
         temporary.unlink(missing_ok=True)
         try:
+            if own and source.stat().st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
             os.link(source, temporary)
         except OSError as error:
             shutil.copyfile(source, temporary)

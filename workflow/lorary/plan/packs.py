@@ -20,4 +20,6 @@ def directory(adapter: str) -> Path:
 def packs_with_these(adapters: list[str], record: str) -> list[Path]:
     """The packs that have any of these adapters, of the job with this record, whoever made them: this job's own too."""
     own = Path(pack_beside(directory(adapters[0]).parent.parent, record))
+    if own.parent.is_symlink():
+        return []
     return [*([own] if own.is_file() else []), *layout.superseded(str(own))]

@@ -12,7 +12,7 @@ from ..plan import layout, packs
 from .records import write_record
 
 TIMESTAMP = ".snakemake_timestamp"  # Snakemake's mark on a directory that it made
-OWN = (CONFIG, TENSORS, TIMESTAMP)  # what may lie in an adapter's directory
+OWN = {CONFIG, TENSORS, TIMESTAMP}  # what may lie in an adapter's directory
 
 
 def make_outputs(

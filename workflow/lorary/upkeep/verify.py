@@ -20,12 +20,10 @@ from ..core.errors import LoraryError, report
 from ..core.store import TRAINING, Store, remove, sha256
 from ..core.values import CONFIG, MARK, TENSORS
 from ..train.kept import read_kept
-from ..train.outputs import TIMESTAMP
+from ..train.outputs import OWN
 from ..train.records import read_record
 
 log = logging.getLogger(__name__)
-
-OWN = {CONFIG, TENSORS, TIMESTAMP}  # what may lie in an adapter's directory
 
 
 @dataclass
