@@ -202,6 +202,20 @@ def test_another_users_pack_is_copied(store, monkeypatch):
     assert not output.samefile(kept)
 
 
+def test_what_may_not_be_taken_away_stays(store, monkeypatch):
+    """As another user's entry may be, in a store of several."""
+
+    def refuse(*_):
+        raise PermissionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", refuse)
+        output = link(store)
+    assert list(store.digests()) == KEYS
+    assert link(store).read_bytes() == output.read_bytes()
+    assert list(store.digests()) == []
+
+
 def test_only_what_is_wanted_is_looked_for(store):
     link(store)
     other = Store(str(store.directory), wanted={KEYS[1]})

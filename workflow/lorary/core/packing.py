@@ -49,7 +49,7 @@ def keep_packed(store: Store, digests: dict[str, str], config: bytes) -> Path:
     for digest in kept:
         store.drop(digest)
     for other in store.packs.files():
-        with contextlib.suppress(FileNotFoundError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # it is gone, or another user's
             if other != made and set(pack.digests_of(other)) <= kept:
                 other.unlink()
     store.packs.seen = 0

@@ -95,9 +95,9 @@ class Store:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def drop(self, digest: str) -> None:
-        """Take away an entry, so that it is never there in part."""
+        """Take away an entry, so that it is never there in part. It stays where that is not allowed."""
         temporary = self.temporary(digest)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(OSError):  # it is gone, or another user's
             self.entry(digest).rename(temporary)
             shutil.rmtree(temporary, ignore_errors=True)
         with contextlib.suppress(OSError):  # others are beside it, or it is gone
