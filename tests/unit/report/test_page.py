@@ -111,7 +111,12 @@ def test_passages_with_too_few_pairs_to_keep_out_are_counted(tmp_path, monkeypat
     line = {**dict.fromkeys(COLUMNS, 1), "path": "x", "losses": "2.5"}
     pd.DataFrame([line]).to_csv("0.tsv", sep="\t", index=False)
     learnt(*[(0.01, 0.5, 0.01, 0.0, 0.0)] * 3).to_csv("knowledge.tsv", sep="\t", index=False)
-    about = {"config": [{"heldout_pairs": 2}], "versions": {}, "git": None, "tables": {"total": "none"}}
+    about = {
+        "config": [{"heldout_pairs": 2, "num_train_epochs": 1}],
+        "versions": {},
+        "git": None,
+        "tables": {"total": "none"},
+    }
     Path("run.json").write_text(json.dumps(about), encoding="utf-8")
     run = page.ShownRun("m", "adapters/m", "run.json", ["0.tsv"], "knowledge.tsv", [], "answers", "heldout.tsv")
 
@@ -131,6 +136,19 @@ def test_passages_with_too_few_pairs_to_keep_out_are_counted(tmp_path, monkeypat
     assert f"2 of 3 {lacking}" in text
     assert "was not measured" not in text
     assert lacking not in shown(0, 0, 1, 1, 2, 2)
+
+
+def test_passages_that_have_learnt_next_to_nothing_are_counted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [{**dict.fromkeys(COLUMNS, 1), "path": "x", "losses": losses} for losses in ("2 3 2 3", "2 3 0.5 0.2")]
+    pd.DataFrame(lines).to_csv("0.tsv", sep="\t", index=False)
+    run = page.ShownRun("m", "adapters/m", "run.json", ["0.tsv"], None, [], "answers")
+    for epochs, told in ((2, True), (1, False)):
+        about = {"config": [{"num_train_epochs": epochs}], "versions": {}, "git": None, "tables": {"total": "none"}}
+        Path("run.json").write_text(json.dumps(about), encoding="utf-8")
+        page.build([run], [])
+        text = Path(layout.REPORT).read_text(encoding="utf-8")
+        assert ("1 of 2 passages have learnt next to nothing" in text) is told
 
 
 @pytest.mark.filterwarnings("error")  # matplotlib's, where a plot has no room left

@@ -53,6 +53,21 @@ def test_a_passage_that_cannot_be_trained_fails_alone(made, tmp_path, sequence, 
     assert not (tmp_path / "record.tsv").exists()
 
 
+def test_passages_that_learn_next_to_nothing_are_told(made, tmp_path, caplog):
+    """Where what was trained before is linked, too. One epoch says nothing of it."""
+    for epochs, vain in ((3, 3), (3, 3), (1, 0)):
+        caplog.clear()
+        settings = {**tiny.TRAINING, "num_train_epochs": epochs, "learning_rate": 1e-9}
+        run_job(made, tmp_path, made / "llama.parquet", settings=settings)
+        assert ("3 passages have learnt next to nothing" in caplog.text) == bool(vain)
+
+
+def test_what_is_learnt_shows_in_the_last_epoch():
+    assert train.has_learnt([2, 4, 9, 1, 1, 1], 3)
+    assert not train.has_learnt([2, 4, 0, 0, 4, 2], 3)
+    assert train.has_learnt([9, 9], 1)
+
+
 def test_an_error_of_the_device_fails_no_passage(made, tmp_path, monkeypatch):
     """It ends the job; the next call trains what was not finished, and that alone."""
     hidden, steps = decoder.Decoder.hidden, []

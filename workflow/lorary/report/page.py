@@ -18,7 +18,7 @@ from ..core.files import read_json, written_whole
 from ..plan import layout
 from ..plan.methods import METHODS
 from ..train.index import types_of
-from ..train.records import read_record
+from ..train.records import UNLEARNT, has_learnt, read_record
 from . import augmentation, plots, together
 from .coverage import coverage
 from .labels import labels
@@ -69,6 +69,9 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
         lines = pd.concat(read_record(record) for record in run.records if Path(record).is_file())
         records[run.title] = lines
         about |= {"passages": len(lines), "tokens": lines["tokens"].sum(), "seconds": lines["seconds"].sum()}
+        epochs = about["config"][0]["num_train_epochs"] if about["config"] else 1
+        learning = (list(map(float, losses.split())) for losses in lines["losses"])
+        about |= {"unlearnt": sum(not has_learnt(losses, epochs) for losses in learning)}
     learnt = {
         run.title: knowledge.read(run.knowledge) for run in runs if run.knowledge and Path(run.knowledge).is_file()
     }
@@ -102,6 +105,7 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
         together=None if table is None else together.describe(table, named, [run.predictions for run in runs]),
         augmented=augmentation.describe(augmented),
         published=augmentation.published(),
+        why_unlearnt=UNLEARNT,
         examples=examples,
         methods={m: METHODS[m].title for m in METHODS if any(m in example["given"] for example in examples)},
         failed=_read_table(failed).to_dict("records") if failed and Path(failed).is_file() else [],

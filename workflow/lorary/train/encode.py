@@ -26,6 +26,7 @@ from ..plan import layout
 from ..plan.encode import GPU_NUMERICS
 from .kept import Kept, among, read_kept
 from .outputs import make_outputs
+from .records import UNLEARNT, has_learnt
 
 if TYPE_CHECKING:
     from .trainer import Training
@@ -107,6 +108,9 @@ def train_adapters(
         make_outputs(stored.store, digests, paths, config, record)
         trained, seconds = sum(key in stored.missing for key in digests.values()), time.monotonic() - began
         log.info("%d trained, %d linked from the store, %.1f s", trained, len(paths) - trained, seconds)
+        trainings = filter(None, map(stored.store.get, set(digests.values())))
+        if vain := sum(not has_learnt(training["losses"], settings["num_train_epochs"]) for training in trainings):
+            log.warning("%d passages have learnt next to nothing: %s", vain, UNLEARNT)
     finally:
         trained = sum(key in stored.trained for key in digests.values())
         told = [{"path": paths[position], "reason": reason} for position, reason in sorted(failures.items())]
