@@ -255,6 +255,13 @@ def test_an_export_of_many_passages_has_a_short_name():
     assert name.startswith("60_passages_")
 
 
+def test_what_is_exported_has_nothing_scored_anew():
+    _, predict = make()
+    _, exporting = make(export="total/data_0")
+    assert exporting.predictions == predict.predictions
+    assert all(made.result.params["settings"]["export"] is None for made in predict.predictions)  # as it always stood
+
+
 def test_each_run_exports_what_it_names():
     _, predict = make({}, {"export": "total/data_0"}, {"export": ["total/data_1"]}, {"export": "total/data_0"})
     assert [os.path.basename(made.outputs["adapter"]) for made in predict.exports] == ["total_data_0", "total_data_1"]

@@ -93,6 +93,7 @@ def _prediction(encoding: Encoding, kind: Type, method: str, made: dict[str, Job
     folder = kind.folder.run.predictions(method, kind.folder.kind)
     rule = kind.folder.rule(f"score_{method}")
     settings = {key: value for key, value in kind.asked.flat().items() if key not in OF_OTHERS}
+    settings["export"] = None  # as it stood there, whatever is exported: else that would be scored anew
     settings = {**deciding(settings), **together, "data_type": kind.folder.kind, "inference_method": method}
     result = Job(
         rule=rule,
