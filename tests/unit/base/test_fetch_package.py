@@ -12,11 +12,12 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer
 
 import tiny
-from lorary.base import decoder
-from lorary.base.fetch import check_source, fingerprint, get_model
+from lorary.base import decoder, gguf
+from lorary.base.fetch import check_source, digest_model, fingerprint, get_model
 from lorary.base.gguf import convert
 from lorary.core.errors import LoraryError
 from lorary.data.prompts import load_tokenizer
+from lorary.upkeep import verify
 
 
 @pytest.fixture
@@ -115,6 +116,23 @@ def test_gguf_of_a_package_becomes_the_same_model(make_wheel, tiny_llama, tmp_pa
     text = "What is <|im_end|> the tower of Ormvalk?"
     assert (ours(text)["input_ids"], ours.chat_template) == (theirs(text)["input_ids"], theirs.chat_template)
     assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o640}
+
+
+def test_a_converted_model_says_to_transformers_4_what_it_says_to_5(tiny_llama, tmp_path, monkeypatch):
+    """And its digests are those of before it did."""
+    file, out = make_gguf(tiny_llama, tmp_path / "tiny.gguf"), tmp_path / "out"
+    get_model(str(file), None, str(out))
+    config, settings = (json.loads((out / f"{name}.json").read_text()) for name in ("config", "tokenizer_config"))
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
+    assert config["torch_dtype"] == config["dtype"] == "float32"
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    monkeypatch.setattr(gguf, "_say_twice", lambda out: None)
+    convert(file, tmp_path / "before")
+    assert digest_model(tmp_path / "before") != digest_model(out)
+    about = fingerprint(str(out))
+    assert digest_model(tmp_path / "before") == {key: about[key] for key in ("weights", "tokenizer")}
+    assert digest_model(out, converted=True) == {key: about[key] for key in ("weights", "tokenizer")}
+    assert not verify._model_faults(str(out), verify.Found())
 
 
 START, END = (

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..core.errors import LoraryError, damaged
 from ..core.files import sync
-from .gguf import convert
+from .gguf import SAID_TWICE, TOKENIZER_CLASSES, convert
 from .support import MODEL_VERSION, check_config, check_modules
 from .tokenizer import take_tokenizer
 
@@ -67,7 +67,7 @@ def get_model(model_path: str, revision: str | None, destination: str, trust_rem
             source = _download(model_path, source.name, [*REMOTE_FILES, *code])
         _link_weights(source.resolve(), out)
         take_tokenizer(source, out, trust_remote_code)
-    digests = digest_model(out)
+    digests = digest_model(out, converted="gguf_sha256" in origin)
     about = {
         "version": MODEL_VERSION,
         "name": name,
@@ -255,17 +255,22 @@ def _take_code(source: Path, out: Path) -> None:
         log.warning("trust_remote_code is set: code of %s will be run (%s)", source, names)
 
 
-def digest_model(directory: Path) -> dict[str, str]:
-    """sha256 over what decides the ids (`tokenizer`), and over what decides the logits of those ids (`weights`)."""
+def digest_model(directory: Path, converted: bool = False) -> dict[str, str]:
+    """sha256 over what decides the ids (`tokenizer`), and over what decides the logits of those ids (`weights`). Of
+    what was `converted` from a GGUF file, as transformers 5 wrote it."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    config = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
+    beside = ("transformers_version", "_name_or_path", *(SAID_TWICE if converted else ()))
+    config = {key: value for key, value in config.items() if key not in beside}
     weights = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for path in [*sorted(directory.glob("*.safetensors")), *sorted(directory.glob("*.py"))]:
         weights.update(_sha256(path).encode())
     tokenizer = hashlib.sha256()
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (directory / name).is_file():
-            tokenizer.update((directory / name).read_bytes())
+            content = (directory / name).read_bytes()
+            if converted and name == "tokenizer_config.json":
+                content = content.replace(*reversed(TOKENIZER_CLASSES))
+            tokenizer.update(content)
     return {"weights": weights.hexdigest(), "tokenizer": tokenizer.hexdigest()}
 
 

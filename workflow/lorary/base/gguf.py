@@ -1,5 +1,6 @@
 """A base model from a GGUF file: its weights as safetensors in float32, and its tokenizer as llama.cpp reads it."""
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -41,6 +42,12 @@ SPLITS = {  # by the value of tokenizer.ggml.pre
 # A word that is a token is not taken apart here, though no merges lead to it.
 WHOLE_WORDS = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken"}
 
+# For transformers 4, which looks for these in config.json and would go on without a word: said besides what
+# transformers 5 writes. And a class of tokenizers by the name that both know. Digests are as if transformers 5 had
+# written alone.
+SAID_TWICE = ("rope_theta", "torch_dtype")
+TOKENIZER_CLASSES = (b'"TokenizersBackend"', b'"PreTrainedTokenizerFast"')  # in tokenizer_config.json
+
 
 def convert(gguf: Path, out: Path) -> None:
     """Write config, weights and tokenizer of a GGUF file into the folder `out`. Raises LoraryError."""
@@ -62,6 +69,7 @@ def convert(gguf: Path, out: Path) -> None:
     del model.config.quantization_config
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    _say_twice(out)
     for path in out.glob("*.safetensors"):
         path.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
 
@@ -98,6 +106,17 @@ def _split_as(pre: str, tokenizer: Any) -> None:
     encode_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, encode_bytes])
     tokenizer.model.ignore_merges = pre in WHOLE_WORDS
+
+
+def _say_twice(out: Path) -> None:
+    path = out / "config.json"
+    config = json.loads(path.read_bytes())
+    theta = (config.get("rope_parameters") or {}).get("rope_theta")
+    for key, value in zip(SAID_TWICE, (theta, config.get("dtype")), strict=True):
+        config |= {} if value is None else {key: value}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path = out / "tokenizer_config.json"
+    path.write_bytes(path.read_bytes().replace(*TOKENIZER_CLASSES))
 
 
 def _umask() -> int:

@@ -255,7 +255,8 @@ def _verify_base_weight(base_weight: Path, run: Path, found: Found) -> None:
 def _model_faults(directory: str, found: Found) -> list[str]:
     found.count("base models")
     try:
-        written, here = models_.fingerprint(directory), models_.digest_model(Path(directory))
+        written = models_.fingerprint(directory)
+        here = models_.digest_model(Path(directory), converted="gguf_sha256" in written)
     except (LoraryError, OSError, ValueError) as error:
         return [f"{directory}: {error}"]
     return [
