@@ -303,6 +303,15 @@ def test_a_merged_adapter_gives_the_logits_of_the_separate_ones(base, tmp_path):
     assert all((one[name] == itself[name]).all() for name in itself)
 
 
+@pytest.mark.parametrize(
+    ("adapters", "told"), [(4, "--max-lora-rank 8"), (5, "--max-lora-rank 16"), (257, "of a rank above 512")]
+)
+def test_merging_says_which_rank_vllm_is_to_take(base, tmp_path, caplog, adapters, told):
+    caplog.set_level("INFO", "lorary")
+    merge.merge_adapters([str(base / "1")] * adapters, str(tmp_path / "merged"))
+    assert told in caplog.text
+
+
 def test_adapters_of_another_scale_are_not_merged(base, tmp_path):
     targets = json.loads((base / "0/adapter_config.json").read_text())["target_modules"]
     init_base_weight(str(base / "model"), 2, 16, targets, 0, None, str(tmp_path / "other"))

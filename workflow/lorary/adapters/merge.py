@@ -11,6 +11,7 @@ from . import files as adapters
 log = logging.getLogger(__name__)
 
 PASSAGES = "passages.json"  # beside the merged adapter: which ones it holds
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what its --max-lora-rank may be: any rank up to it is taken
 
 
 def merge_adapters(
@@ -41,6 +42,11 @@ def merge_adapters(
     adapters.write_adapter(folder, adapters.config_bytes(config), adapters.tensors_bytes(merged))
     (folder / PASSAGES).write_text(json.dumps(held, indent=2) + "\n", encoding="utf-8")
     log.info("%s: %d adapters, rank %d, alpha %g", destination, len(held), config["r"], config["lora_alpha"])
+    limit = next((rank for rank in VLLM_RANKS if rank >= config["r"]), None)
+    if limit:
+        log.info("vLLM takes it with --max-lora-rank %d", limit)
+    else:
+        log.warning("vLLM takes no adapter of a rank above %d: export fewer passages at once", VLLM_RANKS[-1])
 
 
 def _over(task_adapter: dict[str, str], config: dict[str, Any], tensors: dict) -> tuple[dict[str, Any], dict]:
