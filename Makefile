@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help env demo demo-documents test test-slurm test-all bench bench-answers bench-knowledge bench-retrieval bench-serve gpu-check faults lint format clean
+.PHONY: help env demo demo-documents test test-slurm test-all bench bench-answers bench-knowledge bench-retrieval bench-serve gpu-check faults image builder lint format clean
 
 help:
 	@echo "make demo    encode the demo's passages with SmolLM2-135M-Instruct, and answer its questions"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-serve  measure the server with 1, 8 and 32 clients, and end it while they ask (some minutes)"
 	@echo "make gpu-check   see whether all that is promised holds on this machine's GPUs (without any: on the processor)"
 	@echo "make faults  kill runs at 100 random moments, try all bad input, and see that nothing is lost (half an hour)"
+	@echo "make image   build the container image lorary (Containerfile), with podman, docker or buildah"
 	@echo "make lint    check style and types: ruff, snakefmt, snakemake --lint, mypy"
 	@echo "make format  write that style"
 	@echo "make env     only set up .venv, with the pinned packages"
@@ -73,6 +74,15 @@ gpu-check: env
 
 faults: env
 	PYTHONPATH=workflow $(BIN)/python tests/faults.py
+
+BUILDER ?= $(shell for each in podman docker buildah; do $$each info > /dev/null 2>&1 && echo $$each && break; done)
+
+builder:
+	@echo $(BUILDER)
+
+image:
+	@test -n "$(BUILDER)" || { echo "Neither podman, docker nor buildah works here; choose one with make image BUILDER=..."; exit 1; }
+	$(BUILDER) build --file Containerfile --tag lorary $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) .
 
 lint: env
 	$(BIN)/ruff check .
