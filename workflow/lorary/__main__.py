@@ -1,4 +1,4 @@
-"""python -m lorary ask "question", serve, unpack NAME, pairs FILE, warm-up FILE, keys: see --help."""
+"""python -m lorary ask "question", serve, unpack NAME, gguf ADAPTER FILE, pairs FILE, keys and others: see --help."""
 
 import argparse
 import io
@@ -60,6 +60,14 @@ def main() -> int:
         help="list every key of the config, with its default",
         description="Every key of the config with its default, as Markdown: the table of config/README.md.",
     )
+    gguf = commands.add_parser(
+        "gguf",
+        help="write an adapter as a GGUF file, for llama.cpp",
+        description="Write an adapter of a run, or what `snakemake export` has merged, as llama.cpp reads it.",
+    )
+    gguf.add_argument("adapter", help="its directory")
+    gguf.add_argument("file", help="where to, as my_adapter.gguf")
+    gguf.add_argument("--model", metavar="FOLDER", help="the base model (default: where the adapter's config says)")
     pairs = commands.add_parser(
         "pairs",
         help="see how good the pairs of augmented data are",
@@ -107,6 +115,11 @@ def main() -> int:
             from .augment.quality import describe
 
             print(describe(arguments.file, arguments.augment_model))
+            return 0
+        if arguments.command == "gguf":
+            from .adapters.gguf import write_gguf
+
+            print(write_gguf(arguments.adapter, arguments.file, arguments.model))
             return 0
         if arguments.command == "warm-up":
             from .data import warm_up
