@@ -269,7 +269,7 @@ def digest_model(directory: Path, converted: bool = False) -> dict[str, str]:
         if (directory / name).is_file():
             content = (directory / name).read_bytes()
             if converted and name == "tokenizer_config.json":
-                content = content.replace(*reversed(TOKENIZER_CLASSES))
+                content = content.replace(*TOKENIZER_CLASSES[::-1])
             tokenizer.update(content)
     return {"weights": weights.hexdigest(), "tokenizer": tokenizer.hexdigest()}
 
