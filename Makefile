@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help env demo demo-documents test test-slurm test-all bench bench-answers bench-knowledge bench-retrieval bench-serve gpu-check faults image builder lint format clean
+.PHONY: help env demo demo-documents test test-slurm test-all bench bench-answers bench-knowledge bench-retrieval bench-serve gpu-check faults image builder clients test-clients lint format clean
 
 help:
 	@echo "make demo    encode the demo's passages with SmolLM2-135M-Instruct, and answer its questions"
@@ -10,6 +10,8 @@ help:
 	@echo "make test    run the tests, some minutes"
 	@echo "make test-slurm  try the cluster profile on a Slurm of its own (Debian's slurmctld, slurmd, slurm-client, munge)"
 	@echo "make test-all    both, and what takes longer: every bad input, every Slurm case, the campaign of faults in short"
+	@echo "make clients     install vLLM, llama.cpp and an old PEFT, each in an environment below CLIENTS (.clients; 5 GB)"
+	@echo "make test-clients  see that these answer with our adapters what Lorary answers (some minutes)"
 	@echo "make bench   measure training on this machine against the reference's way (a quarter of an hour)"
 	@echo "make bench-answers  measure answering against PEFT, one question after the other (some minutes)"
 	@echo "make bench-knowledge  measure which recipe knows most of its passages, and with how many pairs (minutes a recipe and seed)"
@@ -52,6 +54,19 @@ test-slurm: env
 test-all: env
 	$(BIN)/pytest $(TWO_AT_A_TIME) tests/oracle tests/unit tests/workflow
 	$(BIN)/pytest tests/slurm
+
+CLIENTS ?= .clients
+
+clients: $(CLIENTS)/vllm/.done $(CLIENTS)/llama-cpp/.done $(CLIENTS)/peft-0.13/.done
+
+$(CLIENTS)/%/.done: envs/clients/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	$(@D)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-clients: env
+	LORARY_CLIENTS=$(CLIENTS) $(BIN)/pytest tests/clients
 
 bench: env
 	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench --cores all --resources gpu=1 --forcerun bench
