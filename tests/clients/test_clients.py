@@ -23,6 +23,7 @@ import tiny
 from lorary.adapters.gguf import write_gguf
 from lorary.adapters.merge import merge_adapters
 from lorary.base.fetch import end_tokens
+from lorary.data.prompts import load_tokenizer
 
 CLIENTS = Path(os.environ.get("LORARY_CLIENTS", tiny.ROOT / ".clients")).absolute()
 HERE = Path(__file__).parent
@@ -56,7 +57,6 @@ def peft(request):
 @pytest.fixture(scope="module")
 def made(once):
     """The demo's folder, and its cases with the paths of their adapters: `paths` one by one, `path` as one."""
-
     folder, cases = once("clients", demo.make)
     for case in cases:
         case["paths"] = [str(folder / demo.TREE / name) for name in case["adapters"]]
@@ -92,8 +92,6 @@ def without_end(made, said: list[list[int]]) -> list[list[int]]:
 
 
 def texts(made, said: list[list[int]]) -> list[str]:
-    from lorary.data.prompts import load_tokenizer
-
     tokenizer = load_tokenizer(str(made[0] / demo.MODEL))
     return [tokenizer.decode(ids, skip_special_tokens=True) for ids in said]
 
@@ -141,17 +139,8 @@ def server(vllm, made):
     command = [vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", demo.MODEL, "--dtype", "float32"]
     command += ["--enable-lora", "--max-lora-rank", "8", "--max-loras", "4", "--max-cpu-loras", "16"]
     command += ["--lora-modules", f"first={cases[9]['path']}", f"merged={demo.MERGED}"]
-    command += [
-        "--enforce-eager",
-        "--max-model-len",
-        "1024",
-        "--gpu-memory-utilization",
-        "0.3",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+    command += ["--enforce-eager", "--max-model-len", "1024", "--gpu-memory-utilization", "0.3", "--host", "127.0.0.1"]
+    command += ["--port", str(port)]
     allowed = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_LORA_RESOLVER_CACHE_DIR": demo.TREE}
     with (folder / "server.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
@@ -169,8 +158,9 @@ def server(vllm, made):
                 time.sleep(1)
         yield url
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=120)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=120)
 
 
 def ask(server: str, model: str, case: dict, chat: bool = False) -> list[int]:
@@ -185,13 +175,14 @@ def ask(server: str, model: str, case: dict, chat: bool = False) -> list[int]:
     return answered.choices[0].token_ids
 
 
-def post(url: str, **content) -> int:
+def post(url: str, **content) -> tuple[int, str]:
+    """The status, and what was said."""
     request = urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=120) as answered:
-            return answered.status
+            return answered.status, answered.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code
+        return error.code, error.read().decode()
 
 
 def test_vllm_server_with_adapters_named_at_its_start(server, made, expected):
@@ -210,12 +201,13 @@ def test_vllm_server_by_chat(server, made, expected):
 
 def test_vllm_server_with_adapters_that_are_loaded_while_it_runs(server, made, expected):
     cases = made[1]
-    assert post(f"{server}/v1/load_lora_adapter", lora_name="later", lora_path=cases[10]["path"]) == 200
+    load, unload = f"{server}/v1/load_lora_adapter", f"{server}/v1/unload_lora_adapter"
+    assert post(load, lora_name="later", lora_path=cases[10]["path"])[0] == 200
     assert without_end(made, [ask(server, "later", cases[10])]) == [expected[10]]
-    assert post(f"{server}/v1/unload_lora_adapter", lora_name="later") == 200
+    assert post(unload, lora_name="later")[0] == 200
     with pytest.raises(openai.NotFoundError):
         ask(server, "later", cases[10])
-    assert post(f"{server}/v1/load_lora_adapter", lora_name="none", lora_path="nowhere") == 404
+    assert post(load, lora_name="none", lora_path="nowhere")[0] == 404
 
 
 def test_vllm_server_finds_adapters_below_the_tree(server, made, expected):
@@ -228,7 +220,9 @@ def test_vllm_server_takes_no_rank_above_its_limit(server, made, tmp_path):
     """Which is said by export."""
     five = [case["path"] for case in made[1][9:14]]
     merge_adapters(five, str(tmp_path / "five"))
-    assert post(f"{server}/v1/load_lora_adapter", lora_name="five", lora_path=str(tmp_path / "five")) >= 400
+    status, said = post(f"{server}/v1/load_lora_adapter", lora_name="five", lora_path=str(tmp_path / "five"))
+    assert status >= 400
+    assert "rank 10 is greater than max_lora_rank 8" in said
 
 
 def base_gguf(folder: Path) -> Path:
