@@ -36,6 +36,8 @@ rule keep:
 # rule.
 
 for kind in PLAN.encoding.types:
+    passages = kind.passages
+
     for job in kind.batches:
 
         rule:
@@ -70,7 +72,7 @@ for kind in PLAN.encoding.types:
             params:
                 setting=job.params,
             message:
-                f"Training {job.label} of {kind.passages} passages"
+                f"Training {job.label} of {passages} passages"
             script:
                 "../scripts/train_adapters.py"
 

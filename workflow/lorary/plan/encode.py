@@ -198,7 +198,7 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job, kept: Job |
         outputs, of_pack = {"adapters": adapters, "record": record}, {}
         if run.jobs.pack:
             pack = packs.pack_beside(folder.path, record)
-            adapters = [within(pack, layout.place(*layout.position_of(adapter))) for adapter in adapters]
+            adapters = [within(pack, adapter.removeprefix(f"{folder.path}/")) for adapter in adapters]
             outputs, of_pack = {"adapters": adapters, "record": record, "pack": pack}, {"adapters": adapters}
         batches.append(
             Job(

@@ -185,7 +185,7 @@ def passage_name(kind: str, did: int, pid: int) -> str:
 
 def position_of(path: str) -> Position:
     """(did, pid) of `.../data_<did>/passage_<pid>`."""
-    data, passage = Path(path).parts[-2:]
+    data, passage = path.rsplit("/", 2)[-2:]
     return int(data.removeprefix("data_")), int(passage.removeprefix("passage_"))
 
 
