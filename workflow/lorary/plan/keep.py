@@ -11,8 +11,9 @@ from .job import Job
 from .resources import Resources
 from .run import Run, deciding
 
-# Goes up with every change that has it find other answers or directions: adapters are trained again then.
-KEEP = 1
+# Goes up with every change that has it find other answers or directions, or train otherwise with them: adapters are
+# trained again then.
+KEEP = 2
 # What turns a question into ids, besides files.
 WORDING = ("with_cot", "chat_date", "chat_template_kwargs", "split_special_tokens")
 PASSAGES = 2000  # whose training takes no less time: the directions of wide layers take minutes each

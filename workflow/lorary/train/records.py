@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 COLUMNS = ["did", "pid", "path", "digest", "sequences", "tokens", "first_loss", "last_loss", "seconds", "device"]
 COLUMNS += ["adapters_per_step", "sha256", "config_sha256", "losses"]
 LEARNT = 0.8  # of the first epoch's loss, at most
-UNLEARNT = "their loss did not come down from the first epoch to the last. A lower learning_rate may help."
+UNLEARNT = (
+    "their loss did not come down from the first epoch to the last. Where it jumps (see the losses in training.json),"
+    " learning_rate is too high; where it stays, too low, or there was nothing to learn."
+)
 
 
 def write_record(
@@ -46,8 +49,8 @@ def read_record(path: str) -> "pd.DataFrame":
 
 
 def has_learnt(losses: list[float], epochs: int) -> bool:
-    """Whether the losses of the last epoch are well below those of the first, on average: too high a learning rate
-    leaves them where they were. Of one epoch nothing can be said, and it is taken for learnt."""
+    """Whether the losses of the last epoch are well below those of the first, on average. Of one epoch nothing can be
+    said, and it is taken for learnt."""
     steps = len(losses) // epochs
     return epochs == 1 or not steps or sum(losses[-steps:]) < LEARNT * sum(losses[:steps])
 
