@@ -157,9 +157,20 @@ def test_an_index_that_is_not_what_was_written_is_not_believed(store):
     link(store)
     (kept,) = files(store.directory)
     kept.chmod(0o644)
-    kept.write_bytes(kept.read_bytes().replace(rb"\"note\": 1", rb"\"note\": 9"))
-    assert pack.Pack(kept).rows[1].training["note"] == 9
+    content = kept.read_bytes()
+    kept.write_bytes(content.replace(rb"note\\\": 1", rb"note\\\": 9"))
+    assert kept.read_bytes() != content
+    found = pack.Pack(kept)
+    assert "says of data_1/passage_0 is not what was written" in found.damage(found.rows[1])
+    assert [found.damage(row) for row in found.rows if row.number != 1] == [None] * 3
     assert [Store(str(store.directory)).get(key) for key in KEYS] == [None] * 4
+
+
+def test_records_of_training_are_read_only_when_they_are_asked_for(store, monkeypatch):
+    adapter, read = pack.within(str(link(store)), "data_1/passage_0"), []
+    monkeypatch.setattr(pack, "seal", lambda *_: read.append(1) or "")
+    assert pack.contents(adapter)[TENSORS] == file(1)
+    assert read == []
 
 
 def test_of_two_packs_the_later_counts_and_one_that_holds_another_replaces_it(store):

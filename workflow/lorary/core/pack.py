@@ -33,7 +33,17 @@ class Row:
     place: str  # data_<did>/passage_<pid>
     digest: str  # of everything that decides it
     head: int  # which of the pack's headers its own file has
-    training: dict[str, Any]  # training.json, with sizes and sha256 of its files
+    record: str  # training.json, with sizes and sha256 of its files
+    seal: str  # by which digest and record are known to be what was written
+
+    @functools.cached_property
+    def training(self) -> dict[str, Any]:
+        """The record, which is only read when it is asked for: with all losses it is most of an index. Raises
+        ValueError where it is not what was written."""
+        if self.seal != seal(self.digest, self.record):
+            raise ValueError(f"what the index says of {self.place} is not what was written")
+        training: dict[str, Any] = json.loads(self.record)
+        return training
 
 
 @dataclass(frozen=True)
@@ -56,15 +66,16 @@ class Pack:
         with path.open("rb") as file:
             header = read_head(file)
         try:
-            index = json.loads(json.loads(header)["__metadata__"]["index"])
+            about = json.loads(header)
+            index, (_, end) = json.loads(about["__metadata__"]["index"]), about[ROWS]["data_offsets"]
             self.config = index["config"].encode()
             self.heads = [head.encode() for head in index["heads"]]
             self.rows = [Row(number, **row) for number, row in enumerate(index["rows"])]
-            self.size = self.rows[0].training["sizes"][TENSORS] - 8 - len(self.heads[self.rows[0].head])  # of a row
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            self.size = end // len(self.rows)  # of a row
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"{path} is no pack of adapters: {error}") from None
         self.key, self.start = hashlib.sha256(header).hexdigest(), 8 + len(header)
-        if path.stat().st_size != self.start + len(self.rows) * self.size:
+        if path.stat().st_size != self.start + end:
             raise ValueError(f"{path} is cut off or of another size")
         self.places = {row.place: row for row in self.rows}
         self.digests = {row.digest: row for row in self.rows}
@@ -77,8 +88,14 @@ class Pack:
 
     def damage(self, row: Row) -> str | None:
         """What is wrong with a row, read whole; None where nothing is. Raises OSError."""
-        if hashlib.sha256(self.tensors(row)).hexdigest() != row.training["sha256"][TENSORS]:
-            return f"{TENSORS} is not what was written (its sha256 differs)"
+        try:
+            written = row.training["sha256"]
+            files = {CONFIG: self.config, TENSORS: self.tensors(row)}
+        except (ValueError, LookupError) as error:
+            return str(error)
+        for name, content in files.items():
+            if hashlib.sha256(content).hexdigest() != written[name]:
+                return f"{name} is not what was written (its sha256 differs)"
         return None
 
     def is_named_by_its_index(self) -> bool:
@@ -137,7 +154,9 @@ def make_header(config: bytes, parts: list[Part]) -> bytes:
     rows = []
     for part in parts:
         training = part.training | {key: part.training[key] | {CONFIG: about[key]} for key in about}
-        rows.append({"place": part.place, "digest": part.digest, "head": heads.index(part.head), "training": training})
+        row = {"place": part.place, "digest": part.digest, "head": heads.index(part.head)}
+        record = json.dumps(training)
+        rows.append({**row, "record": record, "seal": seal(part.digest, record)})
     sizes = {part.training["sizes"][TENSORS] - 8 - len(part.head) for part in parts}
     if len(sizes) > 1:
         raise ValueError(f"adapters of {min(sizes)} and of {max(sizes)} bytes are no tensor together")
@@ -150,6 +169,11 @@ def make_header(config: bytes, parts: list[Part]) -> bytes:
     }
     content = json.dumps(header, separators=(",", ":")).encode()
     return content + b" " * (-len(content) % 8)
+
+
+def seal(digest: str, record: str) -> str:
+    """sha256 of what an index says of an adapter, apart from its place."""
+    return hashlib.sha256(f"{digest} {record}".encode()).hexdigest()
 
 
 def write(file: IO[bytes], header: bytes, parts: Iterable[Part]) -> None:
@@ -195,7 +219,7 @@ def opened(path: Path) -> Pack:
     return _opened(path, about.st_ino, about.st_size, about.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=128)
 def _opened(path: Path, *_: int) -> Pack:
     return Pack(path)
 
