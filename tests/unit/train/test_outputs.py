@@ -172,12 +172,31 @@ def test_of_a_damaged_pack_just_what_is_damaged_is_trained_again(batch, monkeypa
     assert checked(batch) == ""
 
 
-def test_of_a_damaged_index_nothing_is_believed(batch):
+@pytest.mark.parametrize(
+    ("place", "lost"),
+    [
+        (b'"digests":"', 0),
+        (rb'"digest\": \"', 1),
+        (rb'"place\": \"data', 0),
+        (rb'"sequences\\\": ', 1),
+        (rb'"seal\": \"', 1),
+        (b'"shape":[', 0),
+    ],
+)
+def test_what_a_damaged_index_says_of_others_is_kept(batch, place, lost):
+    """A pack and its output are one file: both have the damage."""
     train(batch, PACKED)
-    flip(PACK, 100)  # in the digests
-    said = checked(batch)
-    assert "store/packs/" in said
+    before = tree()
+    content = Path(PACK).read_bytes()
+    flip(PACK, content.index(place) + len(place))
+    assert content != Path(PACK).read_bytes()
+    assert "store/packs/" in checked(batch)
     assert not list(Path("store/packs").iterdir())
+    assert len(list(Store("store").digests())) == 3 - lost
+    assert Path(PACK).exists() == (place in (b'"digests":"', b'"shape":['))
+    assert train(batch, PACKED) == lost
+    assert len(tree()) == len(before)
+    assert checked(batch) == ""
 
 
 def wanted(batch):

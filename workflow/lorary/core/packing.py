@@ -57,8 +57,8 @@ def keep_packed(store: Store, digests: dict[str, str], config: bytes) -> Path:
 
 
 def rescue(store: Store, path: Path) -> None:
-    """Give the adapters that are whole in a damaged pack entries of their own. Raises OSError, and ValueError where the
-    pack cannot be read at all."""
+    """Give the adapters that are whole in a damaged pack, and of which its index is too, entries of their own. Raises
+    OSError, and ValueError where the pack cannot be read at all."""
     found = Pack(path)
     for row in found.rows:
         if not found.damage(row):
