@@ -222,6 +222,26 @@ def test_prune_keeps_packs_of_outputs_and_of_the_config(batch, caplog):
     assert checked(batch) == ""
 
 
+def test_prune_keeps_a_pack_beside_a_damaged_entry(batch):
+    """Of an entry that is cut off, the pack has the one whole copy."""
+    train(batch, PACKED)
+    (kept,) = Path("store/packs").iterdir()
+    store = Store("store")
+    for digest in read_record(RECORD)["digest"]:
+        store.lay_out(digest)
+    Path(PACK).unlink()
+    for cut in (True, False):
+        file = store.entry(digest) / TENSORS
+        if cut:
+            file.rename("whole")
+            file.write_bytes(b"")
+        else:
+            Path("whole").replace(file)
+        os.utime(kept, (0, 0))
+        prune.prune(wanted(batch), ask=False)
+        assert kept.exists() == cut
+
+
 def test_a_pack_gets_the_config_of_today_without_training(batch, monkeypatch):
     old = tiny.first_config("llama")
     with monkeypatch.context() as patched:

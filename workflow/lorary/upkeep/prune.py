@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..core.errors import LoraryError
 from ..core.pack import digests_of, is_there
-from ..core.store import Store, remove
+from ..core.store import Store, remove, training_of
 from ..core.values import TENSORS
 from ..plan.layout import RECORDS_OF_THE_FIRST_RELEASE, position_of, records_below
 from ..train.encode import passage_digests
@@ -67,7 +67,8 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
         )  # fmt: skip
         doomed += free + left
         if (packs := store.packs.files()) and copied is not None:
-            unused = _unused(packs, referred | copied, set(there))
+            whole = {digest for digest in there if training_of(store.entry(digest)) is not None}
+            unused = _unused(packs, referred | copied, whole)
             log.info("%s: %d packs: %d (%s) of nobody", name, len(packs), len(unused), _size(unused))
             doomed += unused
     if not doomed:
@@ -101,7 +102,7 @@ def _copied(store: Store) -> set[str] | None:
 
 
 def _unused(packs: list[Path], wanted: set[str], entries: set[str]) -> list[Path]:
-    """Of packs those that may go: what is wanted of each is an entry too, or in one that stays."""
+    """Of packs those that may go: what is wanted of each is a whole entry too, or in one that stays."""
     there: dict[Path, set[str]] = {}  # what is wanted of each
     for path in packs:
         with contextlib.suppress(FileNotFoundError, ValueError):
