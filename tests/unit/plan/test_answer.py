@@ -318,11 +318,11 @@ def test_an_export_is_in_the_first_way_that_can_be_exported():
             exported(way, export="total")
 
 
-def test_an_export_of_packs_waits_for_records_and_names_adapters_in_packs():
+def test_an_export_of_packs_waits_for_them_and_names_adapters_in_packs():
     made, predict = make(export=["total/data_2", "total/data_0/passage_1"], pack=True, passages_per_job=2)
     (job,) = predict.exports
     first, second, third = (batch.outputs for batch in made.batches)
-    assert job.inputs["adapters"] == [second["record"], third["record"], first["record"]]
+    assert job.inputs["adapters"] == [job[key] for job in (second, third, first) for key in ("pack", "record")]
     paths = [second["adapters"][1], *third["adapters"], first["adapters"][1]]
     assert job.params == {"packed": paths}
     (job,) = make(export="total", combine_adapters="routed", pack=True)[1].exported_routes

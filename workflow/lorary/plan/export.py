@@ -64,11 +64,11 @@ def make(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[
 
 def _of_these(adapters: list[tuple[str, Job]]) -> tuple[list[str], list[str]]:
     """Of adapters, each with its training job, what the job that exports them waits for: themselves, or where they are
-    in packs the records; and their paths in these."""
+    in packs these and the records; and their paths in these."""
     paths = [adapter for adapter, _ in adapters]
     if "pack" not in adapters[0][1].outputs:
         return paths, []
-    return list(dict.fromkeys(batch.outputs["record"] for _, batch in adapters)), paths
+    return list(dict.fromkeys(file for _, job in adapters for file in (*job.declared, job.outputs["record"]))), paths
 
 
 def _exported(answers: Answers) -> tuple[tuple[str, ...], str, str]:
