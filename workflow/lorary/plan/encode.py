@@ -187,6 +187,8 @@ def _batches(part: Part, model: Job, base_weight: Job, prompts: Job, kept: Job |
     }
     made_of = {key: params[key] for key in ("model_source", "settings", "gpu_numerics")}
     made_of |= {"base_weight": base_weight.params, "prompts": prompts.label, **({"kept": kept.label} if kept else {})}
+    if run.jobs.pack:
+        made_of["pack"] = True
     batches = []
     for start in range(0, len(passages), part.per_job):
         last = min(start + part.per_job, len(passages)) - 1
