@@ -127,23 +127,36 @@ class Packs:
         return [path for _, path in sorted(found, reverse=True)]
 
     def find(self, digest: str) -> tuple[Pack, Row] | None:
-        """The latest pack that has an adapter, and its row there; None where none has it."""
+        """The latest pack that has an adapter, and its row there; None where none has it. Raises OSError."""
+        for _ in range(2):
+            self._look()
+            try:
+                pack = opened(self.there[digest])
+                row = pack.digests[digest]
+            except FileNotFoundError:  # it has just been packed anew
+                self.seen = 0
+                continue
+            except (LookupError, ValueError):
+                return None
+            return (pack, row) if pack.is_named_by_its_index() else None
+        return None
+
+    def _look(self) -> None:
+        """See what is where, if anything has changed since. A pack that cannot be read has nothing."""
         try:
             now = self.folder.stat().st_mtime_ns
         except FileNotFoundError:
-            return None
-        if now != self.seen:
-            self.there, self.seen = {}, now
-            for path in self.files():
-                with contextlib.suppress(FileNotFoundError, ValueError):
-                    some = [there for there in digests_of(path) if self.wanted is None or there in self.wanted]
-                    self.there = dict.fromkeys(some, path) | self.there
-        try:
-            pack = opened(self.there[digest])
-            row = pack.digests[digest]
-        except (FileNotFoundError, LookupError, ValueError):
-            return None
-        return (pack, row) if pack.is_named_by_its_index() else None
+            self.there = {}
+            return
+        if now == self.seen:
+            return
+        found: dict[str, Path] = {}
+        for path in self.files():
+            with contextlib.suppress(OSError, ValueError):
+                for digest in digests_of(path):
+                    if self.wanted is None or digest in self.wanted:
+                        found.setdefault(digest, path)
+        self.there, self.seen = found, now
 
 
 def make_header(config: bytes, parts: list[Part]) -> bytes:
