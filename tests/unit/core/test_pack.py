@@ -1,5 +1,6 @@
 """Adapters in packs: the same bytes, and nothing is lost at whatever moment a job ends."""
 
+import errno
 import os
 import shutil
 
@@ -225,6 +226,62 @@ def test_what_may_not_be_taken_away_stays(store, monkeypatch):
     assert list(store.digests()) == KEYS
     assert link(store).read_bytes() == output.read_bytes()
     assert list(store.digests()) == []
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_copy_on_a_full_disk_leaves_nothing_behind(store, monkeypatch, killed):
+    """Nor does one that was killed long ago."""
+    output = link(store)
+    before = output.read_bytes()
+    left = output.with_name(f".{output.name}.1.part")
+    left.write_bytes(b"half")
+    if killed:
+        os.utime(left, (0, 0))
+
+    def full(_, target):
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(os, "geteuid", lambda: -1)
+        patched.setattr(shutil, "copyfile", full)
+        link(store)
+    assert output.read_bytes() == before
+    assert files(output.parent) == ([] if killed else [left]) + [output]  # it may be just ending
+
+
+def test_a_pack_that_cannot_be_read_hides_no_other(store, monkeypatch):
+    """And a look that ended early counts for none."""
+    link(store, dict(list(PLACES.items())[:2]))
+    link(store, dict(list(PLACES.items())[2:]))
+    digests_of, refused = pack.digests_of, []
+
+    def refuse(path):
+        if not refused:
+            refused.append(path)
+            raise PermissionError
+        return digests_of(path)
+
+    monkeypatch.setattr(pack, "digests_of", refuse)
+    assert [store.get(key) is not None for key in KEYS] == [True, True, False, False]
+    monkeypatch.setattr(pack, "digests_of", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    again = Store(str(store.directory))
+    with pytest.raises(KeyboardInterrupt):
+        again.get(KEYS[0])
+    monkeypatch.setattr(pack, "digests_of", digests_of)
+    assert all(again.get(key) for key in KEYS)
+
+
+def test_a_pack_that_goes_while_it_is_looked_for_is_found_under_its_new_name(store, monkeypatch):
+    """Even where the folder has the time that it had before."""
+    link(store, dict(list(PLACES.items())[:2]))
+    assert store.get(KEYS[0])
+    folder = store.directory / PACKS
+    seen = folder.stat().st_mtime_ns
+    link(Store(str(store.directory)))
+    os.utime(folder, ns=(seen, seen))
+    assert store.get(KEYS[0])
+    assert len(store.packs.files()) == 1
 
 
 def test_only_what_is_wanted_is_looked_for(store):

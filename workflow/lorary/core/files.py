@@ -57,10 +57,7 @@ def written_whole(path: str, new_folder: bool = False) -> Iterator[Path]:
     target = Path(path)
     if new_folder:
         target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.*.part"):  # by one that was killed, but maybe is just ending
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.lstat().st_mtime > ABANDONED:
-                left.unlink()
+    remove_left(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         yield temporary
@@ -69,6 +66,15 @@ def written_whole(path: str, new_folder: bool = False) -> Iterator[Path]:
         sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_left(target: Path) -> None:
+    """What was left half written under a temporary name of this file, by one that was killed, but maybe is just
+    ending."""
+    for left in target.parent.glob(f".{target.name}.*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.lstat().st_mtime > ABANDONED:
+                left.unlink()
 
 
 def write_settled(look: Callable[[], T], write: Callable[[T], None]) -> None:

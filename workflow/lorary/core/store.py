@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 
 from .errors import LoraryError
-from .files import ABANDONED, sha256, sync, written_whole
+from .files import ABANDONED, remove_left, sha256, sync, written_whole
 from .pack import Packs
 from .values import CONFIG, TENSORS
 
@@ -206,18 +206,21 @@ class Store:
     def link_file(self, source: Path, output: Path, own: bool = False) -> None:
         """A file of the store as an output: a hard link, or a copy where there can be none, or (`own`) where it is
         another user's."""
-        temporary = output.with_name(f".{output.name}.{os.getpid()}")
+        remove_left(output)
+        temporary = output.with_name(f".{output.name}.{os.getpid()}.part")
         temporary.unlink(missing_ok=True)
         try:
-            if own and source.stat().st_uid != os.geteuid():
-                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-            os.link(source, temporary)
-        except OSError as error:
-            shutil.copyfile(source, temporary)
-            sync(temporary)
-            self._tell_of_copies(source, error)
-        temporary.replace(output)
-        temporary.unlink(missing_ok=True)  # it is still there where both names were links to one file already
+            try:
+                if own and source.stat().st_uid != os.geteuid():
+                    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+                os.link(source, temporary)
+            except OSError as error:
+                shutil.copyfile(source, temporary)
+                sync(temporary)
+                self._tell_of_copies(source, error)
+            temporary.replace(output)
+        finally:
+            temporary.unlink(missing_ok=True)  # also where both names were links to one file already
 
     def _tell_of_copies(self, source: Path, error: OSError) -> None:
         """Once: why outputs are copies. And the folder of this run is noted, since no number of links tells of them."""
