@@ -65,7 +65,7 @@ def main() -> int:
         help="write an adapter as a GGUF file, for llama.cpp",
         description="Write an adapter of a run, or what `snakemake export` has merged, as llama.cpp reads it.",
     )
-    gguf.add_argument("adapter", help="its directory")
+    gguf.add_argument("adapter", help="its directory, or its path in adapters.tsv")
     gguf.add_argument("file", help="where to, as my_adapter.gguf")
     gguf.add_argument("--model", metavar="FOLDER", help="the base model (default: where the adapter's config says)")
     pairs = commands.add_parser(

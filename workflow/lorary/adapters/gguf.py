@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.errors import LoraryError, report
 from ..core.files import written_whole
+from ..core.pack import contents
 from ..core.values import CONFIG, TENSORS
 from .digest import FIRST_CONFIG
 from .files import beyond_lora, layer_of
@@ -26,8 +27,9 @@ HALVES_INTERLEAVED = ("self_attn.q_proj", "self_attn.k_proj")  # of each head, i
 
 
 def write_gguf(adapter: str, file: str, model: str | None = None) -> str:
-    """Write the adapter of a directory in PEFT's format as `file`. `model`: the directory of its base model (default:
-    the one that its config names). Returns what was written, in words. Raises LoraryError."""
+    """Write the adapter of a directory in PEFT's format, or one in a pack by its path there, as `file`. `model`: the
+    directory of its base model (default: the one that its config names). Returns what was written, in words. Raises
+    LoraryError."""
     from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFType, GGUFWriter, Keys, get_tensor_name_map
 
     config, tensors = _read(adapter)
@@ -69,11 +71,11 @@ def _interleaved(B: np.ndarray, heads: int) -> np.ndarray:
 
 def _read(adapter: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     try:
-        config = json.loads((Path(adapter) / CONFIG).read_bytes())
-        tensors = load_file(Path(adapter) / TENSORS)
+        files = contents(adapter)
+        config, tensors = json.loads(files[CONFIG]), load(files[TENSORS])
         faults = beyond_lora(config, FIRST_CONFIG, {})
         config |= {"r": int(config["r"]), "lora_alpha": float(config["lora_alpha"])}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
