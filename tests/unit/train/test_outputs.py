@@ -12,6 +12,7 @@ import pytest
 import tiny
 from lorary.adapters import merge
 from lorary.adapters.files import read_adapter, trained_config
+from lorary.adapters.gguf import write_gguf
 from lorary.answer.source import Trained
 from lorary.core.errors import LoraryError
 from lorary.core.pack import pack_of
@@ -103,6 +104,7 @@ def test_all_that_reads_adapters_reads_both(batch):
     trained = Trained.of_records([RECORD])
     digests, (config, tensors) = [trained.digest((did, 0)) for did in range(3)], read_adapter(DIRECTORIES[1])
     merge.merge_adapters(DIRECTORIES, "merged")
+    write_gguf(DIRECTORIES[1], "one.gguf")
     train(batch, PACKED)
     trained = Trained.of_records([RECORD])
     assert [trained.digest((did, 0)) for did in range(3)] == digests
@@ -110,6 +112,8 @@ def test_all_that_reads_adapters_reads_both(batch):
     assert found == config
     assert all(tensors[name].equal(same[name]) for name in tensors.keys() | same.keys())
     assert trained.load((1, 0)).scale == 16
+    write_gguf(PACKED[1], "of-pack.gguf")
+    assert Path("of-pack.gguf").read_bytes() == Path("one.gguf").read_bytes()
     merge.merge_adapters(PACKED, "merged-of-pack")
     assert Path("merged-of-pack", TENSORS).read_bytes() == Path("merged", TENSORS).read_bytes()
     Path(PACK).unlink()
@@ -247,7 +251,14 @@ def test_a_pack_gets_the_config_of_today_without_training(batch, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("lorary.adapters.files.trained_config", lambda *_: old)
         train(batch, PACKED)
-    tensors = Trained.of_records([RECORD]).digest((2, 0))
+    tensors, rewrite_config, tried = Trained.of_records([RECORD]).digest((2, 0)), configs.rewrite_config, []
+    flip(PACK)
+    with monkeypatch.context() as patched:
+        patched.setattr(configs, "rewrite_config", lambda *given: tried.append(given) or rewrite_config(*given))
+        configs.rewrite([{**batch, "record": RECORD}], [])
+    assert len(tried) == 1  # for all in it
+    assert read_adapter(PACKED[0])[0] == json.loads(old)
+    flip(PACK)
     configs.rewrite([{**batch, "record": RECORD}], [])
     assert Trained.of_records([RECORD]).digest((2, 0)) == tensors
     assert checked(batch) == ""

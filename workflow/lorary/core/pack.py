@@ -81,10 +81,16 @@ class Pack:
         self.digests = {row.digest: row for row in self.rows}
 
     def tensors(self, row: Row) -> bytes:
-        """The adapter's own file. Raises OSError."""
+        """The adapter's own file. Raises OSError, ValueError."""
         with self.path.open("rb") as file:
             file.seek(self.start + row.number * self.size)
-            return own_file(self.heads[row.head], file.read(self.size))
+            return own_file(self.head(row), file.read(self.size))
+
+    def head(self, row: Row) -> bytes:
+        """The header of the adapter's own file. Raises ValueError where the pack has none for it."""
+        if not 0 <= row.head < len(self.heads):
+            raise ValueError(f"{self.path} has no header for {row.place}")
+        return self.heads[row.head]
 
     def damage(self, row: Row) -> str | None:
         """What is wrong with a row, read whole; None where nothing is. Raises OSError."""
@@ -105,7 +111,7 @@ class Pack:
     def unpacked(self) -> Iterator[Part]:
         """Its adapters, to be packed anew."""
         for row in self.rows:
-            yield Part(row.place, row.digest, row.training, self.heads[row.head], functools.partial(self.tensors, row))
+            yield Part(row.place, row.digest, row.training, self.head(row), functools.partial(self.tensors, row))
 
 
 class Packs:

@@ -80,7 +80,7 @@ def _part(store: Store, place: str, digest: str) -> Part:
     if (found := store.packs.find(digest)) is None:
         raise FileNotFoundError(f"{place} is gone")
     there, row = found
-    return Part(place, digest, row.training, there.heads[row.head], functools.partial(there.tensors, row))
+    return Part(place, digest, row.training, there.head(row), functools.partial(there.tensors, row))
 
 
 def _is_whole(path: Path) -> bool:

@@ -24,6 +24,7 @@ def rewrite(records: list[dict[str, str]], indexes: list[str]) -> None:
     next call goes on. Tables keep their times: for Snakemake nothing has changed. Raises LoraryError.
     """
     now: dict[str, str] = {}  # path -> config_sha256
+    broken: set[Path] = set()  # packs that could not be given another config
     written = left = 0
     for batch in records:
         if not Path(batch["record"]).exists():
@@ -36,7 +37,7 @@ def rewrite(records: list[dict[str, str]], indexes: list[str]) -> None:
             config = _config(path)
             if config != todays:
                 known = hashlib.sha256(config).hexdigest() == recorded and outdated(config, todays)
-                if not known or not _rewritten(path, todays):
+                if not known or pack_of(path) in broken or not _rewritten(path, todays, broken):
                     left += 1
                     continue
                 written += 1
@@ -63,12 +64,13 @@ def _config(adapter: str) -> bytes:
         return b""
 
 
-def _rewritten(adapter: str, config: bytes) -> bool:
-    """Give an adapter, or all in its pack, this config; whether that could be done."""
+def _rewritten(adapter: str, config: bytes, broken: set[Path]) -> bool:
+    """Give an adapter, or all in its pack, this config; whether that could be done. A pack where not is noted."""
     if (pack := pack_of(adapter)) is not None:
         try:
             rewrite_config(pack, config)
         except ValueError:
+            broken.add(pack)
             return False
         return True
     with written_whole(f"{adapter}/{CONFIG}") as temporary:
