@@ -73,6 +73,8 @@ def turns(*roles):
         (body(stream_options={"other": 1}), 400, "stream_options"),
         (body(lorary=[]), 400, "lorary"),
         (body(lorary={"top": 3}), 400, "lorary"),
+        (body(größe=3), 400, "gr\\xf6\\xdfe"),
+        (body(**{"\ud800": 1}), 400, "\\ud800"),
         (body(lorary={"passages": "a"}), 400, "lorary.passages"),
         (body(lorary={"passages": [3]}), 400, "lorary.passages"),
         (body(lorary={"passages": ["a"] * (chat.MOST_PASSAGES + 1)}), 400, "lorary.passages"),
@@ -84,6 +86,7 @@ def test_what_cannot_be_done_is_refused(said, status, param):
     error = refused.value.body()["error"]
     assert (refused.value.status, error["param"], error["type"]) == (status, param, "invalid_request_error")
     assert error["message"].endswith(".")
+    json.dumps(error, ensure_ascii=False).encode()  # as it is sent
 
 
 def test_a_reply_names_the_passages_and_what_they_were_for():

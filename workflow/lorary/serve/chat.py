@@ -79,7 +79,8 @@ def read(body: bytes, methods: list[str], tokens: int, most_tokens: int) -> Aske
             only = json.dumps(ONLY[key])
             raise Refused(400, f"{key}: only {only} is answered (answers are greedy, one a question).", key)
         if key not in ONLY and key not in READ:
-            raise Refused(400, f"{key[:50]!r} is not known here.", key[:50], "unknown_parameter")
+            name = ascii(key[:50])  # JSON may have half characters, which no reply can
+            raise Refused(400, f"{name} is not known here.", name[1:-1], "unknown_parameter")
     options = _object(said, "stream_options", {"include_usage"})
     return Asked(
         _question(said.get("messages")),
