@@ -1,6 +1,7 @@
 """The server over a socket: with OpenAI's own client, and when it is told to end."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import logging
@@ -15,8 +16,11 @@ import pytest
 
 import fake_answers as fakes
 from fake_answers import body
+from lorary.answer.ask import Found
 from lorary.core.errors import LoraryError
 from lorary.serve import server
+
+POST = "POST /v1/chat/completions HTTP/1.1"
 
 
 def ask(url, said, connection=None):
@@ -118,6 +122,49 @@ def test_signals_end_it_after_its_answers_and_a_second_ctrl_c_at_once(monkeypatc
         asks.join(60)
     assert (replies[0][0], one.gave_up) == (status, gave_up)
     assert (served.batches.asked, served.batches.answered) == (1, not gave_up)
+
+
+def send(url):
+    """A client that sends a question, and reads nothing."""
+    host, _, port = url.removeprefix("http://").strip("/").partition(":")
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(10)
+    client.connect((host, int(port)))
+    content = json.dumps(body()).encode()
+    head = f"{POST}\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    client.sendall(head.encode() + content)
+    return client
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_client_that_does_not_read_its_reply_does_not_keep_it_from_ending(monkeypatch, again):
+    """Nor where a second Ctrl-C does not wait for the time that a request may take."""
+    for name in ("LINGERING", "UNREAD", "UNREAD_AT_ONCE"):
+        monkeypatch.setattr(server, name, 0)
+    monkeypatch.setattr(fakes, "FOUND", [Found("total/data_0/passage_0", "total", "long " * 4_000_000, 1.5)])
+    with fakes.running(fakes.Answers()) as (served, url, one, runs), send(url):
+        fakes.wait_until(lambda: served.batches.answered == 1)
+        served.seconds = 3600 if again else 0
+        one.end()
+        fakes.wait_until(lambda: served.stopping)
+        if again:
+            one.handle_exit(signal.SIGINT, None)
+        runs.join(15)
+        assert (runs.is_alive(), one.gave_up) == (False, again)
+
+
+def test_a_client_that_sends_on_before_its_reply_is_hung_up_on(monkeypatch):
+    monkeypatch.setattr(server, "LINGERING", 0)
+    answers = fakes.Answers()
+    answers.may.clear()
+    with fakes.running(answers) as (served, url, _, _), send(url) as client:
+        fakes.wait_until(lambda: served.batches.asked == 1)
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+        answers.may.set()
+        assert ask(url, body())[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..answer.ask import open_run
 from ..answer.predict import answerer
@@ -28,6 +30,8 @@ from .library import Library, methods
 log = logging.getLogger(__name__)
 
 LINGERING = 1.0  # seconds from a stop in which open connections are still read: a request may be on its way
+UNREAD = 5.0  # seconds from the last reply after a stop, until whoever has not read its own is hung up on
+UNREAD_AT_ONCE = 1.0  # the same, where a second Ctrl-C has given up
 KEPT_OPEN = 30  # seconds for which a connection may wait for its next request
 REFUSALS = {
     errno.EADDRINUSE: "this port is taken: choose another with --port, or stop what listens there",
@@ -75,13 +79,23 @@ def serve(root: str, run: str | None, top: int, host: str, port: int, limits: Li
     return 130 if server.gave_up else 0
 
 
+class OneAtATime(H11Protocol):
+    """Hangs up on a client that sends on before it has its reply: all of that would have to be kept."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.conn.their_state is h11.DONE:
+            self.transport.abort()
+        else:
+            super().data_received(data)
+
+
 class Server(uvicorn.Server):
     """One that answers, when it is told to stop, also what is on its way over open connections."""
 
     def __init__(self, served: Served):
         config = uvicorn.Config(
             build(served),
-            http="h11",
+            http=OneAtATime,
             ws="none",
             loop="asyncio",
             log_config=None,
@@ -107,8 +121,17 @@ class Server(uvicorn.Server):
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
         if self.should_exit and number == signal.SIGINT and self.loop:
             self.gave_up = True
-            self.loop.call_soon_threadsafe(self.served.batches.give_up)
+            self.loop.call_soon_threadsafe(self._give_up, self.loop)
         self.should_exit = True
+
+    def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.served.batches.give_up()
+        loop.call_later(UNREAD_AT_ONCE, self._hang_up)
+
+    def _hang_up(self) -> None:
+        """On whoever is still there: a reply that is not read would keep this from ending."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
@@ -121,6 +144,7 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         await _linger(LINGERING)
+        asyncio.get_running_loop().call_later(self.served.seconds + UNREAD, self._hang_up)
         await super().shutdown(sockets)
 
 
