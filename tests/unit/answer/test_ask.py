@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lorary.answer import route
+from lorary.answer import ask, route
 from lorary.answer.ask import Found, Opened
 from lorary.core.errors import LoraryError
 from lorary.data import rows
 from lorary.data.rows import title_of
 from lorary.plan.methods import ROUTED
+from lorary.raw.passages import RawPassage
 
 ENGLISH = [
     "The drauvenel is played with keys of bone.",
@@ -132,6 +133,45 @@ def test_routed_chooses_as_a_routed_method_does(here):
         named = [Found(names[4 * did + pid], "total", passages[4 * did + pid][1], None) for pid in range(4)]
         chosen = best(pd.concat([other, table]), "Ferry or keys?", named)
         assert chosen.name == f"total/data_{did}/passage_{pids[0]}"
+
+
+def test_routed_among_several_types_takes_the_index_of_all(here):
+    """None is made for whichever types are found together; a text that is there twice counts as the first."""
+    kinds = ["a", "b", "c"]
+    lines = [(f"{kind}/data_{i}/passage_0", kind, text, "") for kind in kinds for i, text in enumerate(ENGLISH)]
+    lines += [("c/data_3/passage_0", "c", ENGLISH[1], "Ferry"), ("c/data_4/passage_0", "c", None, "Ferry")]
+    table = pd.DataFrame(lines, columns=["name", "type", "passage", "title"])
+    with contextlib.closing(Opened(Path("run"), {}, table)) as opened:
+        for kind in (None, *kinds):
+            opened.index(kind)
+        before = sorted((here / "results/index").iterdir())
+        for some, best in ((["a/data_0", "b/data_1"], "b/data_1"), (["c/data_4", "b/data_0", "c/data_3"], "c/data_3")):
+            named = opened.named(some, "key")
+            assert [passage.name for passage in named] == [f"{name}/passage_0" for name in some]
+            (one,) = opened.active("Which FERRY?", named, ROUTED)
+            assert one.name == f"{best}/passage_0"
+        assert sorted((here / "results/index").iterdir()) == before
+
+
+def test_what_many_questions_need_is_made_once(here, monkeypatch):
+    """With 100,000 passages, walking them for each question takes longer than most answers."""
+    names = [f"a/data_{i}/passage_{pid}" for i in range(3) for pid in range(2)]
+    table = pd.DataFrame({"name": names, "type": "a", "passage": 2 * ENGLISH, "title": ""})
+    with contextlib.closing(Opened(Path("run"), {}, table)) as opened:
+        for kind in (None, "a"):
+            opened.index(kind)
+        opened.table = None
+        monkeypatch.setattr(ask, "numbers", None)
+        monkeypatch.setattr(RawPassage, "__init__", None)
+        named = opened.named(["a/data_2", "a/data_0/passage_1"], "key")
+        assert [(passage.name, passage.text) for passage in named] == [
+            ("a/data_2/passage_0", ENGLISH[1]),
+            ("a/data_2/passage_1", ENGLISH[2]),
+            ("a/data_0/passage_1", ENGLISH[1]),
+        ]
+        for question in ("Which FERRY?", "Is a ferry there?"):
+            assert opened.active(question, named, ROUTED) == named[:1]
+            assert opened.active(question, opened.search(question, 3), ROUTED)[0].name == "a/data_0/passage_1"
 
 
 def test_what_has_no_text_is_not_found():

@@ -17,14 +17,14 @@ from ..core.files import read_json
 from ..data import rows
 from ..data.prompts import Prompter, load_prompter
 from ..plan import layout
-from ..plan.export import chosen
+from ..plan.export import by_name, chosen
 from ..plan.methods import METHODS, ROUTED, SUM, variant
 from ..plan.run import Prompts
 from ..raw.index import Index
 from ..raw.passages import RawPassage
 from ..train.index import types_of
 from .predict import answerer
-from .search import in_order, kept
+from .search import in_order, kept, numbers
 from .source import Source, Trained
 
 if TYPE_CHECKING:
@@ -110,6 +110,15 @@ def at_work(ready: "Answerer", method: str, adapters: list["Adapter"]) -> list[l
     return together(adapters if METHODS[method].adapters else alone, METHODS[method].together)
 
 
+@dataclass(frozen=True)
+class Indexed:
+    """Passages, to be found."""
+
+    names: list[str]  # by their numbers in the index
+    numbers: dict[str, int]  # by name: also of those whose text the index has under another
+    index: Index
+
+
 class Opened:
     """A run's passages, to be found for questions; what indexes that takes stay open."""
 
@@ -117,7 +126,10 @@ class Opened:
         """`types`: of each what run.json says; `table`: a line an adapter."""
         self.folder, self.types, self.table = folder, types, table
         self.kinds = list(table["type"].unique())
-        self._indexes: dict[tuple[str, ...], tuple[list[dict[str, Any]], list[RawPassage], Index]] = {}
+        kinds_and_texts = zip(table["type"], table["passage"], strict=True)
+        self._passages: dict[str, tuple[str, str | None]] = dict(zip(table["name"], kinds_and_texts, strict=True))
+        self._names = by_name(self._passages)
+        self._indexes: dict[str | None, Indexed] = {}
         self._open = contextlib.ExitStack()
 
     def close(self) -> None:
@@ -126,17 +138,16 @@ class Opened:
     def search(self, question: str, top: int) -> list[Found]:
         """The passages that go best with the question, each text once; stop words count only where it has nothing else.
         Raises NothingFound."""
-        lines, _, index = self.index()
-        found = [(lines[number], score) for number, score in index.search(question, top)]
+        indexed = self.index()
+        found = [(indexed.names[number], score) for number, score in indexed.index.search(question, top)]
         if not found:
             raise NothingFound("No passage shares a word with this question; name some with --passages.")
-        return [Found(line["name"], line["type"], line["passage"], score) for line, score in found]
+        return [Found(name, *self._passages[name], score) for name, score in found]
 
     def named(self, wanted: list[str], key: str) -> list[Found]:
         """Those that somebody has named, under this `key`. Raises LoraryError."""
-        names = chosen(list(self.table["name"]), wanted, key, str(self.folder))
-        lines = self.table[self.table["name"].isin(names)].set_index("name")
-        return [Found(name, lines["type"][name], lines["passage"][name], None) for name in names]
+        names = chosen(self._names, wanted, key, str(self.folder))
+        return [Found(name, *self._passages[name], None) for name in names]
 
     def active(self, question: str, found: list[Found], way: str) -> list[Found]:
         """Those whose adapters answer, where they work together in this way (of TOGETHER)."""
@@ -144,22 +155,24 @@ class Opened:
 
     def _best(self, question: str, found: list[Found]) -> Found:
         """Of some passages the one that goes best with the question: the first in the order that a routed method has,
-        which knows the passages of their type."""
-        lines, passages, index = self.index(*sorted({passage.kind for passage in found}))
-        own = dict(zip([line["name"] for line in lines], passages, strict=True))
-        (order,) = in_order(index, passages, [(question, [own.get(passage.name) for passage in found])])
+        which knows the passages of their type; where they are of several, the first among those of all types."""
+        kinds = {passage.kind for passage in found}
+        indexed = self.index(kinds.pop() if len(kinds) == 1 else None)
+        (order,) = in_order(indexed.index, [(question, [indexed.numbers.get(passage.name) for passage in found])])
         return found[order[0][0]]
 
-    def index(self, *kinds: str) -> tuple[list[dict[str, Any]], list[RawPassage], Index]:
-        """All passages of these types that have a text; without any, those of all types, each text once. As lines of
-        the table, as an index has them, and their index."""
-        if kinds not in self._indexes:
-            some = self.table[["name", "type", "passage", "title"]].dropna(subset="passage")
-            some = some[some["type"].isin(kinds)] if kinds else some.drop_duplicates("passage")
-            lines = some.to_dict("records")
-            passages = [RawPassage(line["passage"], line["title"]) for line in lines]
-            self._indexes[kinds] = lines, passages, self._open.enter_context(kept(passages))
-        return self._indexes[kinds]
+    def index(self, kind: str | None = None) -> Indexed:
+        """All passages of a type that have a text; or those of all types, each text once."""
+        if kind not in self._indexes:
+            there = self.table[["name", "type", "passage", "title"]].dropna(subset="passage")
+            there = there if kind is None else there[there["type"] == kind]
+            some = there.drop_duplicates("passage") if kind is None else there
+            passages = list(map(RawPassage, some["passage"], some["title"]))
+            # Each text once: its number is that of the first which has it.
+            known = pd.factorize(there["passage"])[0].tolist() if kind is None else numbers(passages)
+            of_name = dict(zip(there["name"], known, strict=True))
+            self._indexes[kind] = Indexed(list(some["name"]), of_name, self._open.enter_context(kept(passages)))
+        return self._indexes[kind]
 
     def setting(self, kinds: Iterable[str]) -> Setting:
         """For passages of these types. Raises LoraryError where they cannot be asked together, and where the base model

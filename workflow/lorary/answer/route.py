@@ -88,11 +88,13 @@ def _orders(questions: list[list[dict[str, Any]]], by: str) -> list[list[search.
         for of_question in questions
     ]
     passages = [passage for some in own for passage in some if passage is not None]
-    asked = zip([of_question[0]["question"] for of_question in questions], own, strict=True)
+    known = iter(search.numbers(passages))
+    numbers = [[None if passage is None else next(known) for passage in some] for some in own]
+    asked = zip([of_question[0]["question"] for of_question in questions], numbers, strict=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = str(Path(temporary, "index"))
         make(passages, folder)
-        return list(search.in_order(Index(folder), passages, asked))
+        return list(search.in_order(Index(folder), asked))
 
 
 def _right(passages: list[dict[str, Any]]) -> set[int]:

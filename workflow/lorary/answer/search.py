@@ -12,20 +12,22 @@ from ..raw.index import Index, digest, make
 from ..raw.passages import RawPassage
 
 Ranked = tuple[int, float | None]
-Asked = tuple[str, Sequence[RawPassage | None]]  # a question, and the passages that are its own; None: one without text
+Asked = tuple[str, Sequence[int | None]]  # a question, and the `numbers` of its own passages; None: one without text
 
 
-def in_order(index: Index, passages: Sequence[RawPassage], asked: Iterable[Asked]) -> Iterator[list[Ranked]]:
-    """Of each question its own passages, best first: their positions among these, and their scores among all `passages`
-    that the index is of, or None. Those with the same score, and those that share no word with the question or have no
-    text, keep their order."""
-    first: dict[tuple[str, str], int] = {}  # of the same title and text, the index finds the first
-    for number, passage in enumerate(passages):
-        first.setdefault((passage.title, passage.text), number)
+def numbers(passages: Iterable[RawPassage]) -> list[int]:
+    """Under which number their index knows each of some passages: of the same title and text, it finds the first."""
+    first: dict[tuple[str, str], int] = {}
+    return [first.setdefault((passage.title, passage.text), number) for number, passage in enumerate(passages)]
+
+
+def in_order(index: Index, asked: Iterable[Asked]) -> Iterator[list[Ranked]]:
+    """Of each question its own passages, best first: their positions among these, and their scores among all that the
+    index is of, or None. Those with the same score, and those that share no word with the question or have no text,
+    keep their order."""
     for question, own in asked:
-        numbers = {i: first[one.title, one.text] for i, one in enumerate(own) if one is not None}
-        scores = index.scores(question, list(numbers.values()))
-        ranked = [(i, scores.get(numbers.get(i, -1))) for i in range(len(own))]
+        scores = index.scores(question, [number for number in own if number is not None])
+        ranked = [(i, None if number is None else scores.get(number)) for i, number in enumerate(own)]
         yield sorted(ranked, key=lambda one: -(one[1] or 0.0))  # stable
 
 

@@ -1,7 +1,8 @@
 """What is exported of trained adapters, for servers that take one a request."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 from ..core.errors import LoraryError
 from . import layout, route
@@ -31,12 +32,12 @@ def make(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[
             for batch in kind.batches
             for adapter in batch.outputs["adapters"]
         }
-        there = list(batches)
+        there, first = by_name(batches), next(iter(batches))
         for wanted, way, by in exports:
             if whole := [kind.folder.kind for kind in kinds if way != ROUTED and kind.folder.kind in wanted]:
                 raise LoraryError(
                     f"export: {whole[0]} is a whole type, which only combine_adapters: routed can export. Name a"
-                    f" question as <type>/data_<did>, a passage as <type>/data_<did>/passage_<pid>, as {there[0]}."
+                    f" question as <type>/data_<did>, a passage as <type>/data_<did>/passage_<pid>, as {first}."
                 )
             names = chosen(there, list(wanted), "export", run.path, types=way == ROUTED)
             adapters, packed = _of_these([batches[name] for name in names])
@@ -106,16 +107,28 @@ def _routed(job: Job, kinds: list[Type], names: list[str], by: str, made: dict[s
     )
 
 
-def chosen(there: list[str], wanted: list[str], key: str, where: str, types: bool = False) -> list[str]:
-    """The passages (<type>/data_<did>/passage_<pid>) among those of `there` that are wanted: one by one, all of a
-    question's by its <type>/data_<did>, or, where they may be (`types`), all of a type's. Raises LoraryError."""
+def by_name(there: Iterable[str]) -> dict[str, list[str]]:
+    """What can be wanted of some passages (<type>/data_<did>/passage_<pid>), and which of them that is: each one, those
+    of a question (<type>/data_<did>) and those of a type."""
+    names: dict[str, list[str]] = {}
+    for passage in there:
+        question = passage.rpartition("/")[0]
+        for name in (passage, question, question.rpartition("/")[0]):
+            names.setdefault(name, []).append(passage)
+    return names
+
+
+def chosen(there: dict[str, list[str]], wanted: list[str], key: str, where: str, types: bool = False) -> list[str]:
+    """The passages of `there` (see `by_name`) that are wanted: one by one, all of a question's, or, where they may be
+    (`types`), all of a type's. Raises LoraryError."""
     names: list[str] = []
     for name in wanted:
-        matching = [passage for passage in there if layout.is_of(passage, name)] if types or "/" in name else []
+        matching = there.get(name, []) if types or "/" in name else []
         if not matching:
+            first = islice((one for one, passages in there.items() if passages == [one]), 3)
             raise LoraryError(
                 f"{key}: {where} has no {name}. Name a question as <type>/data_<did>, a passage as"
-                f" <type>/data_<did>/passage_<pid>; the first ones are {', '.join(there[:3])}."
+                f" <type>/data_<did>/passage_<pid>; the first ones are {', '.join(first)}."
             )
         names += matching
     if len(set(names)) < len(names):

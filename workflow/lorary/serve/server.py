@@ -52,8 +52,8 @@ def serve(root: str, run: str | None, top: int, host: str, port: int, limits: Li
     SIGTERM or Ctrl-C; then answer what was accepted. Returns the exit status. Raises LoraryError."""
     with contextlib.closing(open_run(root, run)) as opened, _listening(host, port) as listener:
         setting = opened.setting(opened.kinds)
-        for kinds in ((), *((kind,) for kind in opened.kinds)):
-            opened.index(*kinds)  # now, and not while the first question waits
+        for kind in (None, *opened.kinds):
+            opened.index(kind)  # now, and not while the first question waits
         some = opened.table["name"].iloc[0]
         with (
             answerer(setting.model, setting.precision, cores(), setting.source, some) as ready,

@@ -2,7 +2,7 @@
 
 from ..answer.ask import find_run, read_index
 from ..answer.source import Trained
-from ..plan.export import chosen
+from ..plan.export import by_name, chosen
 from ..train.outputs import unpack as unpack_adapter
 
 
@@ -13,7 +13,7 @@ def unpack(names: list[str], run: str | None, root: str) -> str:
     folder = find_run(root, run)
     index = read_index(folder)
     lines = dict(zip(index["name"], index.to_dict("records"), strict=True))
-    wanted = chosen(list(lines), names, "unpack", str(folder), types=True) if names else list(lines)
+    wanted = chosen(by_name(lines), names, "unpack", str(folder), types=True) if names else list(lines)
     source, made = Trained(lines), 0
     for name in wanted:
         source.digest(name)
