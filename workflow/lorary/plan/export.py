@@ -57,7 +57,7 @@ def make(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[
                 },
             )
             if way == ROUTED:
-                among = [kind for kind in kinds if any(layout.is_of(name, kind.folder.kind) for name in names)]
+                among = [kind for kind in kinds if any(kind.folder.kind in layout.names_of(name) for name in names)]
                 job = _routed(job, among, names, by, made)
             yield job
             number += 1
@@ -112,8 +112,7 @@ def by_name(there: Iterable[str]) -> dict[str, list[str]]:
     of a question (<type>/data_<did>) and those of a type."""
     names: dict[str, list[str]] = {}
     for passage in there:
-        question = passage.rpartition("/")[0]
-        for name in (passage, question, question.rpartition("/")[0]):
+        for name in layout.names_of(passage):
             names.setdefault(name, []).append(passage)
     return names
 

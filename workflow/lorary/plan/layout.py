@@ -189,9 +189,9 @@ def position_of(path: str) -> Position:
     return int(data.removeprefix("data_")), int(passage.removeprefix("passage_"))
 
 
-def is_of(name: str, wanted: str) -> bool:
-    """Whether a passage is the wanted one, or of the wanted question (<type>/data_<did>) or type."""
-    return name == wanted or name.startswith((f"{wanted}/passage_", f"{wanted}/data_"))
+def names_of(passage: str) -> list[str]:
+    """By what a passage can be wanted: its own name, that of its question (<type>/data_<did>), and its type."""
+    return [passage.rsplit("/", ends)[0] for ends in range(3)]
 
 
 def adapter_files(directory: str) -> list[str]:
