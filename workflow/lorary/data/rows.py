@@ -37,7 +37,8 @@ def outline(
     passage that has no pair left to train on where its last `heldout_pairs` are kept out.
     """
     how = sample, augment_model, lenient_answers, heldout_pairs
-    made_of = [kept.stamp(file.stat()) for file in files]
+    there = cache is not None and all(map(Path.is_file, files))  # else reading them says what is wrong
+    made_of = [kept.stamp(file.stat()) for file in files] if there else []
     if cache is None or sum(size for size, _ in made_of) < LARGE:
         return _outline(files, *how)
     place = kept.place(cache, "augmented", OUTLINE, list(map(str, files)), *how)
