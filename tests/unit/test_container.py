@@ -17,9 +17,7 @@ def test_versions_come_from_the_one_place():
     """Those of packages from envs/requirements.txt, and Python's is that of conda."""
     conda = yaml.safe_load((tiny.ROOT / "envs/lorary.yaml").read_text(encoding="utf-8"))
     (version,) = (each.removeprefix("python=") for each in conda["dependencies"][:-1] if each.startswith("python="))
-    assert [line for line in LINES if line.startswith("FROM ")] == [
-        f"FROM python:{version}-slim-bookworm"
-    ]
+    assert [line for line in LINES if line.startswith("FROM ")] == [f"FROM python:{version}-slim-bookworm"]
     (installed,) = (line for line in LINES if re.match("RUN pip install", line))
     assert installed.endswith(" -r /opt/lorary/envs/requirements.txt")
     assert not re.search(r"[=<>~]=", installed)

@@ -193,12 +193,11 @@ class Store:
 
     def _link_both(self, digest: str, folder: Path, config: bytes) -> None:
         for name in (CONFIG, TENSORS):
-            source, temporary = self.entry(digest) / name, folder / f".{name}.{os.getpid()}"
+            source = self.entry(digest) / name
             if name == CONFIG and source.read_bytes() != config:
-                temporary.unlink(missing_ok=True)
-                temporary.write_bytes(config)
-                sync(temporary)
-                temporary.replace(folder / name)
+                with written_whole(str(folder / name)) as temporary:
+                    temporary.write_bytes(config)
+                    sync(temporary)
             else:
                 self.link_file(source, folder / name)
         sync(folder)

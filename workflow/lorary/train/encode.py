@@ -105,11 +105,10 @@ def train_adapters(
                 f"{len(failures)} of {len(outputs)} passages failed; the others are in the store, and the same command"
             )
             raise report(named, f"{title} tries just these again:")
-        make_outputs(stored.store, digests, paths, config, record)
+        losses = make_outputs(stored.store, digests, paths, config, record)
         trained, seconds = sum(key in stored.missing for key in digests.values()), time.monotonic() - began
         log.info("%d trained, %d linked from the store, %.1f s", trained, len(paths) - trained, seconds)
-        trainings = filter(None, map(stored.store.get, set(digests.values())))
-        if vain := sum(not has_learnt(training["losses"], settings["num_train_epochs"]) for training in trainings):
+        if vain := sum(not has_learnt(each, settings["num_train_epochs"]) for each in losses):
             log.warning("%d passages have learnt next to nothing: %s", vain, UNLEARNT)
     finally:
         trained = sum(key in stored.trained for key in digests.values())

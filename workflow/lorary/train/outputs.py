@@ -17,10 +17,10 @@ OWN = {CONFIG, TENSORS, TIMESTAMP}  # what may lie in an adapter's directory
 
 def make_outputs(
     store: Store, digests: dict[Position, str], paths: dict[Position, str], config: bytes, record: str
-) -> None:
+) -> list[list[float]]:
     """Make the adapters of a batch at these paths, all with this config, and the record. What the same passages had
     before goes when these are there: records and packs of other batches or settings, and directories where there is a
-    pack now. Raises LoraryError, OSError."""
+    pack now. Returns the losses of each. Raises LoraryError, OSError."""
     adapters = list(paths.values())
     for superseded in layout.superseded(record):
         superseded.unlink(missing_ok=True)
@@ -30,7 +30,7 @@ def make_outputs(
             store.link(digests[position], path, config)
     else:
         link_pack(store, {layout.place(*position): digests[position] for position in paths}, config, str(pack))
-    write_record(record, store, digests, paths, config)
+    losses = write_record(record, store, digests, paths, config)
     for former in packs.packs_with_these(adapters, record):
         if former != pack:
             former.unlink(missing_ok=True)
@@ -39,6 +39,7 @@ def make_outputs(
     if pack is not None:
         for path in adapters:
             remove_directory(path)
+    return losses
 
 
 def remove_directory(adapter: str) -> None:

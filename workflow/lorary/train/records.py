@@ -23,9 +23,10 @@ UNLEARNT = (
 
 def write_record(
     path: str, store: Store, digests: dict[Position, str], outputs: dict[Position, str], config: bytes
-) -> None:
-    """A line for each of the outputs, which all have this config, of what the store says of its adapter. Raises
-    LoraryError."""
+) -> list[list[float]]:
+    """A line for each of the outputs, which all have this config, of what the store says of its adapter. Returns the
+    losses of each. Raises LoraryError."""
+    losses: list[list[float]] = []
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, delimiter="\t", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
@@ -36,6 +37,8 @@ def write_record(
             place = {"did": did, "pid": pid, "path": output, "digest": digests[did, pid]}
             place["config_sha256"] = hashlib.sha256(config).hexdigest()
             writer.writerow({**training, **place, **_derived(training)})
+            losses.append(training["losses"])
+    return losses
 
 
 def read_record(path: str) -> "pd.DataFrame":
