@@ -10,7 +10,21 @@ import pytest
 
 import tiny
 
-ROOMS = ["core", "raw", "data", "base", "adapters", "plan", "train", "answer", "serve", "augment", "report", "upkeep"]
+ROOMS = [
+    "core",
+    "raw",
+    "data",
+    "base",
+    "adapters",
+    "plan",
+    "train",
+    "translate",
+    "answer",
+    "serve",
+    "augment",
+    "report",
+    "upkeep",
+]
 LIBRARY = tiny.ROOT / "workflow/lorary"
 MODULES = sorted(path for path in LIBRARY.glob("*/*.py") if path.name != "__init__.py")
 CODE = [path for path in sorted((tiny.ROOT / "workflow").rglob("*")) if path.suffix in (".py", ".smk")]

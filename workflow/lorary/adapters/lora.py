@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..base.decoder import Decoder
 from ..base.frozen import FrozenLinear
+from ..core.device import to_device
 from ..core.errors import LoraryError
 from ..core.private import fused_adamw
 from .files import PREFIX, read_adapter
@@ -227,12 +228,18 @@ class Stack:
 
     def gather(self, places: list[int]) -> None:
         """The adapters at these places into the layers, for a step of n."""
-        self.batch.ran.clear()
-        gathered = self.gathered
-        if gathered is None or len(gathered) != len(places):
-            gathered = self._attach(len(places))
         index = to_device(torch.tensor(places), self.device)
-        gathered.copy_(self.flat.index_select(0, index).mul_(self.scale))
+        self._fill(self.flat.index_select(0, index).mul_(self.scale))
+
+    def put(self, flat: Tensor) -> None:
+        """Adapters (n, D) from elsewhere into the layers, for a step of n."""
+        self._fill(flat.detach() * self.scale)
+
+    def _fill(self, scaled: Tensor) -> None:
+        self.batch.ran.clear()
+        if self.gathered is None or len(self.gathered) != len(scaled):
+            self.gathered = self._attach(len(scaled))
+        self.gathered.copy_(scaled)
 
     def gradients(self) -> Tensor:
         """Of the adapters of the step (n, D), in their type."""
@@ -337,11 +344,6 @@ class Stack:
 def _listed(layers: list[LoraLinear]) -> str:
     more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
     return f"{layers[0].name}{more}"
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy that the step does not wait for: from pinned memory, where there is a GPU."""
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _transposed(name: str, tensor: Tensor) -> Tensor:

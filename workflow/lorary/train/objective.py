@@ -24,7 +24,7 @@ def cross_entropy(model: nn.Module, step: Step, settings: dict[str, Any]) -> Ten
     if isinstance(model, decoder.Decoder) and isinstance(model.lm_head, FrozenLinear):
         hidden = model.hidden(step.ids).flatten(0, 1).index_select(0, step.token)  # (N, C)
         return HeadLoss.apply(hidden, model.lm_head, step.targets, step.owner, step.counts)
-    return losses_of_logits(_logits(model, step), step.targets, step.owner, step.counts)
+    return losses_of_logits(logits_of(model, step), step.targets, step.owner, step.counts)
 
 
 def distill(model: nn.Module, step: Step, settings: dict[str, Any]) -> Tensor:
@@ -34,12 +34,12 @@ def distill(model: nn.Module, step: Step, settings: dict[str, Any]) -> Tensor:
     assert step.likeliest is not None  # of every example, where there is a teacher
     assert step.logarithms is not None
     temperature = settings["distill_temperature"]
-    logits = _logits(model, step)
+    logits = logits_of(model, step)
     logits = logits.float() if logits.dtype == torch.bfloat16 else logits
     log_q = torch.log_softmax(logits / temperature, dim=-1).gather(-1, step.likeliest)  # (N, k)
     log_p = torch.log_softmax(step.logarithms.to(log_q.dtype) / temperature, dim=-1)
     each = (log_p.exp() * (log_p - log_q)).sum(-1) * temperature**2
-    return _means(each, step.owner, step.counts)
+    return means(each, step.owner, step.counts)
 
 
 # Which sequences each makes of a passage, and which tokens of them are predicted, says `data.objectives`.
@@ -51,7 +51,7 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def _logits(model: nn.Module, step: Step) -> Tensor:
+def logits_of(model: nn.Module, step: Step) -> Tensor:
     """Of the predicted tokens (N, V)."""
     if isinstance(model, decoder.Decoder) and isinstance(model.lm_head, FrozenLinear):
         return model.lm_head(model.hidden(step.ids).flatten(0, 1).index_select(0, step.token))
@@ -61,7 +61,7 @@ def _logits(model: nn.Module, step: Step) -> Tensor:
 def losses_of_logits(logits: Tensor, targets: Tensor, owner: Tensor, counts: Tensor) -> Tensor:
     """logits (N, V), targets (N,), owner (N,): the passage of each token; counts (n,): tokens a passage -> (n,)"""
     each = F.cross_entropy(logits.float() if logits.dtype == torch.bfloat16 else logits, targets, reduction="none")
-    return _means(each, owner, counts)
+    return means(each, owner, counts)
 
 
 class HeadLoss(torch.autograd.Function):
@@ -87,7 +87,7 @@ class HeadLoss(torch.autograd.Function):
             p.scatter_add_(-1, target, p.new_full((1, 1), -1.0).expand(target.shape))
             gradient[chunk] = head.gradient(p.to(hidden.dtype))
         ctx.save_for_backward(gradient, owner, counts)
-        return _means(each, owner, counts)
+        return means(each, owner, counts)
 
     @staticmethod
     def backward(ctx, d_losses: Tensor):
@@ -96,5 +96,5 @@ class HeadLoss(torch.autograd.Function):
         return gradient * weight, None, None, None, None
 
 
-def _means(each: Tensor, owner: Tensor, counts: Tensor) -> Tensor:
+def means(each: Tensor, owner: Tensor, counts: Tensor) -> Tensor:
     return each.new_zeros(len(counts)).index_add_(0, owner, each) / counts  # no token: 0 / 0, as in the reference

@@ -59,10 +59,10 @@ def has_learnt(losses: list[float], epochs: int) -> bool:
 
 
 def _derived(training: dict[str, Any]) -> dict[str, Any]:
-    losses = training["losses"]
+    losses = training["losses"]  # none, where it was not trained, but translated
     return {
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
         "losses": " ".join(f"{loss:.4g}" for loss in losses),
         "sha256": training["sha256"][TENSORS],
     }

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..adapters.lora import to_device
+from ..core.device import to_device
 from ..data.sequences import Example
 
 

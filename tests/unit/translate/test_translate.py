@@ -1,0 +1,386 @@
+"""A translator: its states, its formulas, its gradient, that its training goes on where it was, and what it makes."""
+
+import contextlib
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+import tiny
+from lorary.adapters import files
+from lorary.base import decoder
+from lorary.base.states import layers, states
+from lorary.core.errors import LoraryError
+from lorary.core.store import CONFIG, TENSORS
+from lorary.data import rows as dataset
+from lorary.data.sequences import read_passages
+from lorary.train import encode
+from lorary.translate import learn
+from lorary.translate.adapters import translate_adapters
+from lorary.translate.embed import embed, embedded
+from lorary.translate.learner import Learner
+from lorary.translate.networks import Layout, make, stacked
+from lorary.translate.pairs import read_pairs, shuffled
+
+CPU = torch.device("cpu")
+STATES = {"reference": "last", "tokens": "tokens"}
+KINDS = list(STATES)
+# Large steps, so that a few tell something.
+PARAMS = {"hidden": 16, "learning_rate": 1e-2, "batch": 2, "epochs": 2, "pairs": -1, "control": None, "seed": 7}
+
+
+@pytest.fixture(scope="session")
+def ground(once, made):
+    """Of the three passages of `made` with the tiny Llama: table, states of both kinds, and trained adapters."""
+
+    def make_ground(root):
+        rows = dataset.load([made / "total.json"], -1, "aug")
+        dataset.save(rows, str(root / "table.parquet"))
+        for kind in STATES.values():
+            embed(
+                str(root / f"{kind}.safetensors"), str(root / "table.parquet"), [0, 3], str(made / "llama"), kind,
+                "float32", 3000, 1,
+            )  # fmt: skip
+        (root / "out").mkdir()
+        encode.train_adapters(
+            outputs=[str(root / f"out/data_{did}/passage_0") for did in range(3)],
+            record=str(root / "out/record.tsv"),
+            outcome=str(root / "outcome.json"),
+            model=str(made / "llama"),
+            base_weight=str(made / "llama-base"),
+            prompts=str(made / "llama.parquet"),
+            settings=tiny.TRAINING,
+            adapters_per_step=1,
+            store=str(root / "store"),
+            threads=1,
+        )
+
+    return once("ground", make_ground)[0]
+
+
+def of_kind(kind, **params):
+    return {**PARAMS, "kind": kind, "settings": tiny.TRAINING, **params}
+
+
+def pairs_of(made, ground, kind):
+    records = [str(ground / "out/record.tsv")] if kind == "reference" else []
+    where = {"embeddings": str(ground / f"{STATES[kind]}.safetensors"), "prompts": str(made / "llama.parquet")}
+    return [{**where, "records": records}]
+
+
+def train(made, ground, folder, kind, **params):
+    """Returns the outputs."""
+    folder.mkdir(exist_ok=True)
+    outputs = {"translator": folder / "t.safetensors", "about": folder / "about.json", "losses": folder / "losses.tsv"}
+    if kind == "tokens":
+        outputs |= {"shared_config": folder / "shared" / CONFIG, "shared_tensors": folder / "shared" / TENSORS}
+    learn.train_translator(
+        {name: str(path) for name, path in outputs.items()},
+        str(made / "llama"),
+        str(made / "llama-base"),
+        pairs_of(made, ground, kind),
+        of_kind(kind, **params),
+        str(folder / "store"),
+        1,
+    )
+    return outputs
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen"])
+def test_states_are_those_of_transformers(made, name):
+    ours = decoder.load(str(made / name), "float32", CPU)
+    theirs = AutoModelForCausalLM.from_pretrained(made / name)
+    ids = torch.tensor([[5, 9, 200, 31], [7, 7, 3, 1]])
+    expected = theirs(ids, output_hidden_states=True).hidden_states
+    assert layers(ours) == layers(theirs) == 2
+    for model in (ours, theirs):
+        found = states(model, ids, [1, 0, 2])
+        for place, depth in enumerate([1, 0, 2]):
+            torch.testing.assert_close(found[:, :, place], expected[depth], rtol=1e-4, atol=1e-5)
+
+
+def test_passages_are_read_alone_and_each_to_its_own_length(made, ground):
+    """Whatever is beside them; cut where they are too long."""
+    rows = dataset.read(str(ground / "table.parquet"), 0, None)
+    prompter_ids = dataset_ids(made, rows)
+    model = decoder.load(str(made / "llama"), "float32", CPU)
+    last, tokens = (list(embedded(str(ground / f"{kind}.safetensors"))) for kind in ("last", "tokens"))
+    assert [each.position for each in tokens] == [(0, 0), (1, 0), (2, 0)]
+    for ids, one, all_ in zip(prompter_ids, last, tokens, strict=True):
+        expected = states(model, torch.tensor([ids]), [1, 2])[0].numpy()
+        np.testing.assert_allclose(one.read()[:, 0], expected[-1:, 1], rtol=1e-3, atol=1e-5)
+        normal = expected / np.sqrt((expected**2).mean(-1, keepdims=True))
+        assert all_.read().shape == (len(ids), 2, 32)
+        np.testing.assert_allclose(all_.read().astype(np.float32), normal, atol=3e-3)
+
+
+def dataset_ids(made, rows):
+    from lorary.data.prompts import load_tokenizer
+
+    return [load_tokenizer(str(made / "llama"))(row["passage"])["input_ids"] for row in rows]
+
+
+def test_a_passage_that_is_too_long_is_cut(made, ground, tmp_path):
+    arguments = [str(ground / "table.parquet"), [1, 3], str(made / "llama"), "tokens", "float32", 2, 1]
+    embed(str(tmp_path / "two.safetensors"), *arguments)
+    assert [(each.position, len(each.read())) for each in embedded(str(tmp_path / "two.safetensors"))] == [
+        ((1, 0), 2),
+        ((2, 0), 2),
+    ]
+
+
+def test_the_reference_is_its_formula(made):
+    """A = reshape(W2 relu(W1 [s; layer])), r x in; B likewise, out x r."""
+    _, base = files.read_adapter(str(made / "llama-base"))
+    layout = Layout.of(base)
+    network = make("reference", base, (1, 32), 4, 0)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    s = torch.randn(3, 1, 1, 32)
+    flat = network(s, torch.ones(3, 1, dtype=torch.bool))
+    assert sum(p.numel() for p in network.parameters()) == sum(4 * (33 + t.numel()) for t in base.values())
+    for group, W1, W2 in zip(network.groups, network.W1, network.W2, strict=True):
+        for place, w1, w2 in zip(group, W1, W2, strict=True):
+            name = layout.names[place]
+            layer = float(name.split("layers.")[1][0])
+            for i in range(3):
+                read = torch.cat((s[i, 0, 0], torch.tensor([layer])))
+                expected = (w2 @ torch.relu(w1 @ read)).view(base[name].shape)
+                torch.testing.assert_close(layout.tensors(flat[i])[name], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gradient_is_that_of_dense_updates(made, ground, kind):
+    """In float64: the network's gradient through the stack against autograd through W + alpha / rank B A."""
+    config, base = files.read_adapter(str(made / "llama-base"))
+    base, scale = {name: tensor.double() for name, tensor in base.items()}, config["lora_alpha"] / config["r"]
+    model = decoder.load(str(made / "llama"), "float32", CPU).double()
+    pairs = read_pairs(pairs_of(made, ground, kind), -1)
+    learner = Learner(model, base, scale, pairs[0].states.shape(), of_kind(kind))
+    torch.manual_seed(1)
+    for parameter in learner.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    ours = learner._gradient(pairs)
+    gradients = {name: parameter.grad.clone() for name, parameter in learner.network.named_parameters()}
+    learner.network.zero_grad()
+
+    plain = AutoModelForCausalLM.from_pretrained(made / "llama").double()
+    weights = dict(plain.named_parameters())
+
+    def logits(tensors, ids):
+        changed = dict(weights)
+        for name in tensors:
+            if ".lora_A." in name:
+                weight = f"{files.layer_of(name)}.weight"
+                changed[weight] = weights[weight] + scale * tensors[name.replace("lora_A", "lora_B")] @ tensors[name]
+        return torch.func.functional_call(plain, changed, (torch.tensor(ids.astype(np.int64))[None],)).logits[0]
+
+    total = 0.0
+    for pair in pairs:
+        states_of, there = stacked([pair.states.read()])
+        flat = learner.network(states_of.double(), there)
+        tensors = Layout.of(learner.network.stacked_like(base)).tensors(learner.network.at_work(flat)[0])
+        if kind == "tokens":
+            losses = [next_tokens(logits(tensors, example.ids), example.ids) for example in pair.examples]
+            loss = torch.cat(losses).mean()
+        else:
+            trained = {name: tensor.double() for name, tensor in files.read_adapter(pair.adapter)[1].items()}
+            ids = pair.examples[0].ids
+            said, wanted = logits(tensors, ids), logits(trained, ids)
+            divergence = torch.nn.functional.kl_div(
+                said[:-1].log_softmax(-1), wanted[:-1].float().softmax(-1).double(), reduction="batchmean"
+            )
+            distance = sum(torch.nn.functional.mse_loss(tensors[name], trained[name]) for name in tensors)
+            loss = next_tokens(said, ids).mean() + 0.01 * divergence + 100 * distance
+        total = total + loss / len(pairs)
+    total.backward()
+    assert ours["loss"] == pytest.approx(total.item(), rel=1e-5)
+    for name, parameter in learner.network.named_parameters():
+        if parameter.grad is None:
+            continue
+        assert (gradients[name] - parameter.grad).norm() <= 1e-5 * parameter.grad.norm() + 1e-9, name
+    assert sum(gradient.norm() > 0 for gradient in gradients.values()) >= 4
+
+
+def next_tokens(logits, ids):
+    targets = torch.tensor(ids[1:].astype(np.int64))
+    return torch.nn.functional.cross_entropy(logits[:-1], targets, reduction="none")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_stopped_goes_on_to_the_same_bytes(made, ground, tmp_path, monkeypatch, kind):
+    whole = train(made, ground, tmp_path / "whole", kind)
+    step, steps = Learner.step, []
+
+    def note(learner, some):
+        steps.append(some)
+        return step(learner, some)
+
+    monkeypatch.setattr(Learner, "step", note)
+
+    @contextlib.contextmanager
+    def asked_after_one(say):
+        before = len(steps)
+        yield lambda: len(steps) > before
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learn.stop, "after_what_is_in_hand", asked_after_one)
+        for done in (1, 2, 3):
+            with pytest.raises(LoraryError, match=f"Stopped after step {done} of 4; the same command goes on"):
+                train(made, ground, tmp_path / "parts", kind)
+    parts = train(made, ground, tmp_path / "parts", kind)
+    assert len(steps) == 4
+    for name in set(whole) - {"about"}:
+        assert whole[name].read_bytes() == parts[name].read_bytes(), name
+    assert not list(tmp_path.glob("parts/store/translators/*/checkpoint*"))
+    train(made, ground, tmp_path / "parts", kind)
+    assert len(steps) == 4  # it is taken from the store
+    lines = (tmp_path / "parts/losses.tsv").read_text().splitlines()
+    assert len(lines) == 5
+    assert float(lines[-1].split("\t")[1]) < float(lines[1].split("\t")[1])
+
+
+def test_a_checkpoint_that_is_damaged_is_not_gone_on_from(made, ground, tmp_path, caplog):
+    whole = train(made, ground, tmp_path / "whole", "reference")
+    key = next((tmp_path / "whole/store/translators").iterdir()).name
+    checkpoint = tmp_path / "other/store/translators" / key / "checkpoint.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"half")
+    other = train(made, ground, tmp_path / "other", "reference")
+    assert "checkpoint.safetensors is damaged: the translator is trained from the beginning" in caplog.text
+    assert whole["translator"].read_bytes() == other["translator"].read_bytes()
+
+
+def test_whatever_decides_a_translator_is_in_its_key(made, ground, tmp_path):
+    pairs = read_pairs(pairs_of(made, ground, "tokens"), -1)
+
+    def key(pairs=pairs, base="llama-base", **params):
+        return learn._key(str(made / "llama"), str(made / base), pairs, of_kind("tokens", **params))
+
+    other_example = pairs[0]._replace(examples=pairs[0].examples[1:])
+    keys = [
+        key(),
+        key(hidden=17),
+        key(seed=8),
+        key(epochs=3),
+        key(pairs[:2]),
+        key(shuffled(pairs)),
+        key([other_example, *pairs[1:]]),
+        key([pairs[0]._replace(sha256="0"), *pairs[1:]]),
+        key(settings={**tiny.TRAINING, "objective": "answers"}),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key(pairs=pairs) == keys[0]
+
+
+def test_shuffled_passages_have_each_others_pairs(made, ground):
+    pairs = read_pairs(pairs_of(made, ground, "reference"), -1)
+    mixed = shuffled(pairs)
+    assert [pair.states for pair in mixed] == [pair.states for pair in pairs]
+    assert all(a.examples is not b.examples and a.adapter != b.adapter for a, b in zip(pairs, mixed, strict=True))
+    assert {pair.adapter for pair in mixed} == {pair.adapter for pair in pairs}
+
+
+def test_pairs_that_do_not_belong_together_are_refused(made, ground, tmp_path, caplog):
+    (of_file,) = pairs_of(made, ground, "reference")
+    table = pq.read_table(of_file["prompts"])
+    pq.write_table(table.filter(np.array(table["did"]) != 1), tmp_path / "fewer.parquet")
+    with pytest.raises(LoraryError, match="are not of the same passages: the data changed meanwhile"):
+        read_pairs([{**of_file, "prompts": str(tmp_path / "fewer.parquet")}], -1)
+    record = (ground / "out/record.tsv").read_text().splitlines()
+    (tmp_path / "record.tsv").write_text("\n".join(record[:-1]) + "\n")
+    with pytest.raises(LoraryError, match="data_2/passage_0 has no adapter to learn from"):
+        read_pairs([{**of_file, "records": [str(tmp_path / "record.tsv")]}], -1)
+    rows = table.to_pylist()
+    rows = [{**row, "error": "no" if row["did"] == 1 else None} for row in rows]
+    pq.write_table(table.from_pylist(rows, schema=table.schema), tmp_path / "lacking.parquet")
+    found = read_pairs([{**of_file, "prompts": str(tmp_path / "lacking.parquet")}], -1)
+    assert [pair.states.position for pair in found] == [(0, 0), (2, 0)]
+    assert "1 passages have no prompt ids, and are left out" in caplog.text
+    assert len(read_pairs([of_file], 2)) == 2
+
+
+def test_a_trained_adapter_that_changed_is_not_learnt_from(made, ground, tmp_path):
+    shutil.copytree(ground / "out", tmp_path / "out")
+    record = (tmp_path / "out/record.tsv").read_text()
+    (tmp_path / "out/record.tsv").write_text(record.replace(str(ground), str(tmp_path)))
+    path = tmp_path / "out/data_1/passage_0" / TENSORS
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(LoraryError, match=r"data_1/passage_0/adapter_model\.safetensors is not what was trained"):
+        train(made, tmp_path_with(ground, tmp_path), tmp_path / "made", "reference")
+
+
+def tmp_path_with(ground, folder):
+    for kind in STATES.values():
+        shutil.copy(ground / f"{kind}.safetensors", folder)
+    return folder
+
+
+def translated(made, ground, folder, kind, outputs, control=None):
+    adapters = [folder / f"adapters/data_{did}/passage_0" for did in range(3)]
+    (folder / "adapters").mkdir(exist_ok=True)
+    translate_adapters(
+        outputs=[str(path) for path in adapters],
+        record=str(folder / "adapters/record.tsv"),
+        outcome=str(folder / "outcome.json"),
+        model=str(made / "llama"),
+        base_weight=str(made / "llama-base"),
+        embeddings=str(ground / f"{STATES[kind]}.safetensors"),
+        translator=str(outputs["translator"]),
+        control=control,
+        store=str(folder / "store"),
+        threads=1,
+    )
+    return adapters
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_translated_adapter_is_one_that_peft_loads(made, ground, tmp_path, kind):
+    """And it gives what training saw: with what all share, the loss of the last step's weights."""
+    outputs = train(made, ground, tmp_path, kind)
+    adapters = translated(made, ground, tmp_path, kind, outputs)
+    _, base = files.read_adapter(str(made / "llama-base"))
+    weights = load_file(outputs["translator"])
+    pairs = read_pairs(pairs_of(made, ground, kind), -1)
+    config = files.read_adapter(str(made / "llama-base"))[0]
+    model = decoder.load(str(made / "llama"), "float32", CPU)
+    learner = Learner(model, base, config["lora_alpha"] / 2, pairs[0].states.shape(), of_kind(kind))
+    learner.network.load_state_dict({name: tensor for name, tensor in weights.items() if name != "mean"})
+    (passage, *_) = read_passages(str(made / "llama.parquet"), {(0, 0)})
+    ids = torch.tensor(passage.examples[0].ids.astype(np.int64))[None]
+
+    plain = AutoModelForCausalLM.from_pretrained(made / "llama")
+    adapted = PeftModel.from_pretrained(plain, adapters[0])
+    if kind == "tokens":
+        adapted.load_adapter(outputs["shared_config"].parent, adapter_name="shared")
+        adapted.base_model.set_adapter(["default", "shared"])
+    states_of, there = stacked([pairs[0].states.read()])
+    learner.stack.put(learner.network.at_work(learner.network(states_of, there)))
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(ids).logits, decoder.logits(model, ids), rtol=1e-3, atol=1e-4)
+    assert json.loads((tmp_path / "outcome.json").read_text()) == {"trained": 3, "failed": []}
+    translated(made, ground, tmp_path, kind, outputs)
+    assert json.loads((tmp_path / "outcome.json").read_text()) == {"trained": 0, "failed": []}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_the_control_shared_no_passage_has_anything_of_its_own(made, ground, tmp_path, kind):
+    outputs = train(made, ground, tmp_path, kind)
+    own = [load_file(path / TENSORS) for path in translated(made, ground, tmp_path, kind, outputs)]
+    found = [load_file(path / TENSORS) for path in translated(made, ground, tmp_path, kind, outputs, "shared")]
+    assert any((own[0][name] != own[1][name]).any() for name in own[0])
+    for name in found[0]:
+        assert all((tensors[name] == found[0][name]).all() for tensors in found)
+        if kind == "reference":
+            mean = torch.stack([tensors[name] for tensors in own]).mean(0)
+            torch.testing.assert_close(found[0][name], mean, rtol=1e-4, atol=1e-7)
+        else:
+            assert not found[0][name].any()
