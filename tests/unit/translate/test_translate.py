@@ -384,3 +384,25 @@ def test_with_the_control_shared_no_passage_has_anything_of_its_own(made, ground
             torch.testing.assert_close(found[0][name], mean, rtol=1e-4, atol=1e-7)
         else:
             assert not found[0][name].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_passage_is_translated_the_same_whatever_is_beside_it(made, ground, kind):
+    _, base = files.read_adapter(str(made / "llama-base"))
+    passages = [passage.read() for passage in embedded(str(ground / f"{STATES[kind]}.safetensors"))]
+    network = make(kind, base, passages[0].shape[1:], 16, 0)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    together = network(*stacked(passages))
+    for row, passage in zip(together, passages, strict=True):
+        torch.testing.assert_close(row, network(*stacked([passage]))[0], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(together[0], together[1])
+
+
+def test_each_epoch_has_an_order_of_its_own(made):
+    _, base = files.read_adapter(str(made / "llama-base"))
+    learner = Learner(decoder.load(str(made / "llama"), "float32", CPU), base, 16.0, (1, 32), of_kind("reference"))
+    orders = [learner.order(50, seed, epoch) for seed in (1, 2) for epoch in (0, 1)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert learner.order(50, 1, 1) == orders[1]
