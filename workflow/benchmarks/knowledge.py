@@ -7,10 +7,7 @@ stands among others. A call that was ended goes on.
 """
 
 import dataclasses
-import json
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,12 @@ from lorary.core.store import Store
 from lorary.data import heldout, rows
 from lorary.data.objectives import SEQUENCES, passage_sequences
 from lorary.plan.config import load_schema, resolve
-from lorary.plan.layout import ROOT, RunFolder, run_folder
+from lorary.plan.layout import RunFolder, run_folder
 from lorary.plan.methods import ROUTING, SUM, TOGETHER, variant
 from lorary.plan.recipes import RECIPES
 from lorary.plan.run import LATER, Augmenting, Raw
+
+from .calls import call, head, line, numbers, write
 
 log = logging.getLogger("lorary.benchmarks")
 
@@ -60,7 +59,7 @@ def bench_knowledge(
         raise LoraryError("heldout_questions: name a file of questions, which this benchmark asks (docs/answers.md).")
     if unknown := [name for name in recipes if name not in NAMES]:
         raise LoraryError(f"RECIPES: there is no {unknown[0]}; there is {', '.join(NAMES)}.")
-    all_seeds, all_pairs = _numbers("SEEDS", seeds, least=0), _numbers("PAIRS", pairs, least=1)
+    all_seeds, all_pairs = numbers("SEEDS", seeds, least=0), numbers("PAIRS", pairs, least=1)
     sample = config["sample"] if config["source"] == "augmented" else -1  # else of documents or the like
     passages = rows.load([Path(file) for file in files], sample, config["augment_model"], config["lenient_answers"])
     trained = heldout.training_rows(passages, config["heldout_pairs"])
@@ -70,26 +69,16 @@ def bench_knowledge(
     data = {DATASET: _as_they_are(passages), **{f"{DATASET}_{n}": _among(passages, questions, n) for n in AMONG}}
     data |= {f"{DATASET}_pairs{n}": _as_they_are(some) for n, some in cut.items()}
     for name, table in data.items():
-        _write(home / "data" / name / WRITER / f"{TYPE}.json", table)
+        write(home / "data" / name / WRITER / f"{TYPE}.json", table)
     entries = [{"answer" if k == "answers" else k: v for k, v in q.items() if k != "type"} for q in questions]
-    _write(home / QUESTIONS, entries)
+    write(home / QUESTIONS, entries)
     chosen = {name: _recipe(name, config, trained) for name in recipes}
     settings = {**_settings(config), "sample": sample, "runs": list(_runs(chosen, config, all_seeds, cut))}
-    (home / "bench.yaml").write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile"), "--directory", folder]
-    command += ["--configfile", str(home / "bench.yaml"), "--cores", str(cores), "--resources", "gpu=1"]
-    if subprocess.run(command, check=False).returncode:
-        raise LoraryError(f"The call has failed; what is finished is kept in {folder}, and the next one goes on there.")
+    call(folder, settings, cores)
     tables = [_table(home, settings, chosen, all_seeds)]
     if cut:
         tables.append(_table_of_pairs(home, settings, chosen, all_seeds, cut))
     return "\n".join(tables)
-
-
-def _numbers(name: str, words: list[str], least: int) -> list[int]:
-    if wrong := [word for word in words if not (word.isascii() and word.isdigit() and int(word) >= least)]:
-        raise LoraryError(f"{name}: {wrong[0]} is no whole number from {least}.")
-    return list(dict.fromkeys(map(int, words)))
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -217,25 +206,17 @@ def _row(question: str | None, answers: list[str], passages: list[dict[str, Any]
     return {"question": question, "answer": answers, "passages": texts, "augment": augment}
 
 
-def _write(path: Path, content: list[dict[str, Any]]) -> None:
-    """Not where it is there: its time would call what was made of it again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
-
-
 def _table(home: Path, settings: dict[str, Any], recipes: dict[str, dict[str, Any]], seeds: list[int]) -> str:
     """F1 in percent, with the 95 % interval over questions, each the mean of the seeds."""
     lines = [
         f"F1 in percent (95 % interval over questions), the mean of the seeds {', '.join(map(str, seeds))}:",
         "",
-        *_head("", TOKENS, *OWN.values(), *(f"{n} {way}" for n in AMONG for way in TOGETHER)),
+        *head("", TOKENS, *OWN.values(), *(f"{n} {way}" for n in AMONG for way in TOGETHER)),
     ]
     runs = {name: [_alone(name, recipe, seed) for seed in seeds] for name, recipe in recipes.items()}
     own = {name: _own(home, settings, some) for name, some in runs.items()}
     bare = [_of_kind(pd.concat(own.values()), kind, "bare") for kind in OWN]
-    lines.append(_line("bare model", "", *bare, *[""] * len(AMONG) * len(TOGETHER)))
+    lines.append(line("bare model", "", *bare, *[""] * len(AMONG) * len(TOGETHER)))
     for name, mine in own.items():
         cells = [_of_kind(mine, kind, "own") for kind in OWN]
         for n in AMONG:
@@ -244,7 +225,7 @@ def _table(home: Path, settings: dict[str, Any], recipes: dict[str, dict[str, An
                 files = [home / made.predictions(variant(METHOD, way), TYPE) / "predict.json" for made in folders]
                 each = [[float(row["f1"]) for row in read_json(file)] for file in files]
                 cells.append(_interval(np.mean(each, axis=0)))
-        lines.append(_line(name, f"{mine['tokens'].mean():,.0f}", *cells))
+        lines.append(line(name, f"{mine['tokens'].mean():,.0f}", *cells))
     return "\n".join(lines) + "\n"
 
 
@@ -259,7 +240,7 @@ def _table_of_pairs(
     lines = [
         "With the first pairs of each passage only: at a recipe's own epochs, and at about the same number of steps:",
         "",
-        *_head("", "pairs", "epochs", TOKENS, *OWN.values()),
+        *head("", "pairs", "epochs", TOKENS, *OWN.values()),
     ]
     for name, recipe in recipes.items():
         for n, epochs in _epochs_of_pairs(recipe, settings, cut):
@@ -267,7 +248,7 @@ def _table_of_pairs(
             mine = _own(home, settings, runs)
             pairs = np.mean([len(passage["pairs"]) for passage in cut[n]])
             cells = [_of_kind(mine, kind, "own") for kind in OWN]
-            lines.append(_line(name, f"{pairs:.3g}", str(epochs), f"{mine['tokens'].mean():,.0f}", *cells))
+            lines.append(line(name, f"{pairs:.3g}", str(epochs), f"{mine['tokens'].mean():,.0f}", *cells))
     return "\n".join(lines) + "\n"
 
 
@@ -303,11 +284,3 @@ def _of_kind(asked: pd.DataFrame, kind: str, adapter: str) -> str:
 def _interval(values: np.ndarray) -> str:
     (low,), (high,) = bootstrap(values[:, None])
     return f"{100 * values.mean():.0f} ({100 * low:.0f} to {100 * high:.0f})"
-
-
-def _head(*cells: str) -> list[str]:
-    return [_line(*cells), "|" + " --- |" * len(cells)]
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"

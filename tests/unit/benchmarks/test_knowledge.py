@@ -147,7 +147,7 @@ def measured(tmp_path, monkeypatch):
                 (home / folder.learnt("heldout")).write_text(table, encoding="utf-8")
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(knowledge.subprocess, "run", call)
+    monkeypatch.setattr("benchmarks.calls.subprocess.run", call)
     monkeypatch.chdir(tmp_path)
     row = knowledge._row("q", ["a"], [{**with_pairs(4), "passage": "p"}])
     tiny.write_rows(tmp_path / "total.json", [row])
