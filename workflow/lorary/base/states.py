@@ -1,8 +1,10 @@
-"""What a base model holds of each token of a text, at some depths: its hidden states."""
+"""What a base model holds of each token of a text: hidden states at some depths, what some layers read, and the words
+that its head looks for."""
 
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .decoder import Decoder
@@ -35,3 +37,30 @@ def layers(model: nn.Module) -> int:
     if isinstance(model, Decoder):
         return len(model.model.layers)
     return cast(Any, model).config.get_text_config().num_hidden_layers
+
+
+class Watched:
+    """Linear layers of a model, watched: what each has read and written in the last call."""
+
+    def __init__(self, model: nn.Module, names: list[str]):
+        self.reads: dict[str, Tensor] = {}  # (B, T, in)
+        self.writes: dict[str, Tensor] = {}  # (B, T, out)
+        for name in names:
+            model.get_submodule(name).register_forward_hook(self._note(name))
+
+    def _note(self, name: str):
+        def note(module, arguments, output) -> None:
+            self.reads[name], self.writes[name] = arguments[0], output
+
+        return note
+
+
+@torch.no_grad()
+def words(model: nn.Module, ids: Tensor) -> Tensor:
+    """ids (B, T) -> for each token the direction (B, T, C) of the last hidden state, before the final norm, that has
+    the head say it rather than others, of length 1."""
+    head = cast(Any, model).lm_head if isinstance(model, Decoder) else cast(Any, model).get_output_embeddings()
+    rows = head.weight.float()  # (V, C)
+    if isinstance(model, Decoder):
+        rows = rows * model.model.norm.weight.float()
+    return F.normalize(rows[ids] - rows.mean(0), dim=-1)

@@ -87,7 +87,8 @@ def _translated(
 ) -> Iterator[Done]:
     """The adapters of these items, whose contents are passages with their states; one by one, so that none depends on
     what others are beside it."""
-    from .networks import Translator, stacked
+    from .networks import Translator
+    from .rows import stacked
 
     translator = Translator.load(path, files.read_adapter(base_weight)[1])
     translator.network.to(device)
@@ -96,11 +97,11 @@ def _translated(
     about |= {} if device.type == "cpu" else {"gpu_numerics": GPU_NUMERICS}
     for item in items:
         began, passage = time.monotonic(), item.content.read()
-        states, there = stacked([passage])
-        tensors = translator.common() if control == SHARED else translator.of(states.to(device), there.to(device))
+        batch = {name: tensor.to(device) for name, tensor in stacked([passage]).items()}
+        tensors = translator.common() if control == SHARED else translator.of(batch)
         tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             yield [(item, Fault("its adapter is not finite: the translator was trained at too high a learning rate"))]
             continue
-        said = {**about, "tokens": len(passage), "seconds": round(time.monotonic() - began, 3)}
+        said = {**about, "tokens": len(passage["states"]), "seconds": round(time.monotonic() - began, 3)}
         yield [(item, (config, files.tensors_bytes(tensors), said))]

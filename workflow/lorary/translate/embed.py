@@ -1,9 +1,9 @@
-"""The job that reads passages with the base model: their hidden states, kept for translators."""
+"""The job that reads passages with the base model, and keeps what it holds of them, for translators."""
 
 import hashlib
 import logging
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -22,16 +22,30 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 16  # passages
 EPS = 1e-6
+LARGEST = 65504  # that float16 holds
+OF_FILE = ("did", "pid", "length")
+
+Arrays = dict[str, np.ndarray]  # of a passage, by name; their rows are tokens
 
 
 def embed(
-    output: str, passages: str, rows: list[int], model: str, states: str, precision: str, max_length: int, threads: int
+    output: str,
+    passages: str,
+    rows: list[int],
+    model: str,
+    states: str,
+    modules: list[str],
+    precision: str,
+    max_length: int,
+    threads: int,
 ) -> None:
     """Read the passages of some rows (from, up to) of the table `passages`, each alone and without a chat template, at
-    most `max_length` tokens of it, and write their `states`, of which translators are made:
+    most `max_length` tokens of it, and write what translators are to know of them, one after the other:
 
-    last: the last token's after the final norm, as it is, in float32, as in DyPRAG (arXiv 2503.23895);
-    tokens: those of all tokens, half way up and after the final norm, each divided by its root mean square, in float16.
+    states: last: `states`, the last token's after the final norm, as it is, as in DyPRAG (arXiv 2503.23895);
+    states: tokens: of all tokens `states`, before the first layer, half way up and after the final norm, each divided
+    by its root mean square; `words`, what the head looks for where it says the token; and of each layer that `modules`
+    name what it `reads`, and how long what it `writes` is. In float16.
 
     Raises LoraryError.
     """
@@ -40,33 +54,23 @@ def embed(
     if lacking := [layout.place(row["did"], row["pid"]) for row in found if not row["passage"]]:
         raise LoraryError(f"{passages}: {lacking[0]} has no passage to be translated (of {len(lacking)} such).")
     ids = [tokenizer(row["passage"])["input_ids"][:max_length] for row in found]
-    read: list[np.ndarray] = []  # of each passage (T, depths, C)
+    read: list[Arrays] = []
     with take_device(threads) as (device, name):
-        import torch
-
         from ..base import decoder
-        from ..base.states import layers
-        from ..base.states import states as states_of
 
         frozen = decoder.load(model, precision, device)
         if reason := decoder.beyond(frozen, max(map(max, ids)), max(map(len, ids))):
             raise LoraryError(reason)
         log.info("%s on %s", model, name)
-        depths = [layers(frozen)] if states == "last" else [layers(frozen) // 2, layers(frozen)]
+        reader = _last(frozen) if states == "last" else _tokens(frozen, modules)
 
         def attempt(some: list[list[int]]) -> Fault | None:
-            padded = torch.zeros(len(some), max(map(len, some)), dtype=torch.int64)
-            for i, sequence in enumerate(some):
-                padded[i, : len(sequence)] = torch.tensor(sequence)
             try:
-                batch = states_of(frozen, padded.to(device), depths).float().cpu().numpy()
+                read.extend(_read(reader, some, device))
+                return None
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-            else:
-                cut = [row[: len(sequence)] for row, sequence in zip(batch, some, strict=True)]
-                read.extend(row[-1:] if states == "last" else _normalized(row) for row in cut)
-                return None
             free_memory()
             return Fault(f"{len(some[0])} tokens do not fit into memory; a lower max_length would help")
 
@@ -76,47 +80,92 @@ def embed(
                     if fault:
                         raise LoraryError(f"{layout.place(*positions[len(read)])}: {fault.reason}")
     did, pid = zip(*positions, strict=True)
-    counts = {"did": did, "pid": pid, "length": list(map(len, read))}
-    arrays = {name: np.array(values, dtype=np.int64) for name, values in counts.items()}
+    of_file = dict(zip(OF_FILE, (did, pid, [len(arrays["states"]) for arrays in read]), strict=True))
+    content = {name: np.array(values, dtype=np.int64) for name, values in of_file.items()}
+    content |= {name: np.concatenate([arrays[name] for arrays in read]) for name in read[0]}
     with written_whole(output) as temporary:
-        temporary.write_bytes(save({**arrays, "states": np.concatenate(read)}))
+        temporary.write_bytes(save(content))
 
 
-def _normalized(states: np.ndarray) -> np.ndarray:
-    """(T, depths, C), each state of root mean square 1: some have sizes that float16 does not hold."""
-    return (states / np.sqrt(np.square(states).mean(-1, keepdims=True) + EPS)).astype(np.float16)
+Reader = Callable[[Any], dict[str, Any]]  # ids (B, T) -> tensors (B, T, ...)
+
+
+def _read(reader: Reader, some: list[list[int]], device) -> list[Arrays]:
+    """What there is of each of these sequences of ids."""
+    import torch
+
+    padded = torch.zeros(len(some), max(map(len, some)), dtype=torch.int64)
+    for i, sequence in enumerate(some):
+        padded[i, : len(sequence)] = torch.tensor(sequence)
+    found = {name: tensor.float().cpu().numpy() for name, tensor in reader(padded.to(device)).items()}
+    cut = [{name: each[i, : len(sequence)] for name, each in found.items()} for i, sequence in enumerate(some)]
+    if len(found) == 1:
+        return [{"states": arrays["states"][-1:]} for arrays in cut]
+    return [{name: _small(each, name == "states") for name, each in arrays.items()} for arrays in cut]
+
+
+def _last(model) -> Reader:
+    from ..base.states import layers, states
+
+    return lambda ids: {"states": states(model, ids, [layers(model)])}
+
+
+def _tokens(model, modules: list[str]) -> Reader:
+    from ..base.states import Watched, layers, states, words
+    from ..train.keep import linear_layers
+
+    depths, names = [0, layers(model) // 2, layers(model)], linear_layers(model, modules)
+    watched = Watched(model, names)
+
+    def read(ids) -> dict[str, Any]:
+        made = {"states": states(model, ids, depths), "words": words(model, ids)}
+        for name in names:
+            made |= {f"reads.{name}": watched.reads[name], f"writes.{name}": watched.writes[name].float().norm(dim=-1)}
+        return made
+
+    return read
+
+
+def _small(each: np.ndarray, normalize: bool) -> np.ndarray:
+    """In float16, where `normalize` each vector divided by its root mean square: some have sizes beyond that."""
+    if normalize:
+        each = each / np.sqrt(np.square(each).mean(-1, keepdims=True) + EPS)
+    return np.clip(each, -LARGEST, LARGEST).astype(np.float16)
 
 
 class Embedded(NamedTuple):
-    """The states of a passage, to be read from their file."""
+    """What there is of a passage, to be read from its file."""
 
     path: str
     position: Position
     start: int  # its first row there
     stop: int
 
-    def read(self) -> np.ndarray:
-        """(T, depths, C), as they were written. Raises LoraryError."""
+    def read(self) -> Arrays:
+        """As it was written. Raises LoraryError."""
         try:
             with safe_open(self.path, "np") as file:
-                return file.get_slice("states")[self.start : self.stop]
+                names = [name for name in file.keys() if name not in OF_FILE]  # noqa: SIM118
+                return {name: file.get_slice(name)[self.start : self.stop] for name in names}
         except (OSError, ValueError, SafetensorError) as error:
             raise damaged(self.path, error) from None
 
-    def shape(self) -> tuple[int, int]:
-        """(depths, C)"""
-        depths, width = self.read().shape[1:]
-        return depths, width
+    def shape(self) -> list[int]:
+        """(depths, C) of the states"""
+        return list(self.read()["states"].shape[1:])
 
     def sha256(self) -> str:
-        return hashlib.sha256(self.read().tobytes()).hexdigest()
+        content = hashlib.sha256()
+        for name, each in sorted(self.read().items()):
+            content.update(name.encode() + each.tobytes())
+        return content.hexdigest()
 
 
 def embedded(path: str) -> Iterator[Embedded]:
     """The passages of a file that `embed` wrote, in order. Raises LoraryError."""
     try:
         with safe_open(path, "np") as file:
-            did, pid, length = (file.get_tensor(name).tolist() for name in ("did", "pid", "length"))
+            did, pid, length = (file.get_tensor(name).tolist() for name in OF_FILE)
     except (OSError, ValueError, SafetensorError) as error:
         raise damaged(path, error) from None
     start = 0

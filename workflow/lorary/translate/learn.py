@@ -66,7 +66,7 @@ def train_translator(
 
             frozen = decoder.load(model, params["settings"]["precision"], device)
             scale = config["lora_alpha"] / config["r"]
-            learner = Learner(frozen, tensors, scale, learnt[0].states.shape(), params)
+            learner = Learner(frozen, tensors, scale, learnt, params)
             log.info("%s on %s: %d passages, %d parameters", model, name, len(learnt), learner.parameters())
             with limited_memory(device.type):
                 _learn(learner, learnt, params, kept, {"device": name}, began)
@@ -94,9 +94,9 @@ def _learn(
 ) -> None:
     """Every step that is not done yet. Raises LoraryError where it is asked to stop, after what is in hand; what is
     done is kept then."""
-    batch, epochs = params["batch"], params["epochs"]
+    batch = params["batch"]
     an_epoch = math.ceil(len(pairs) / batch)
-    total, before = an_epoch * epochs, learner.restore(kept)
+    total, before = learner.total, learner.restore(kept)
     if learner.done:
         log.info("going on after step %d of %d", learner.done, total)
     shown = saved = time.monotonic()

@@ -1,6 +1,8 @@
 """A translator in training on one device: its network, AdamW's state, and a step."""
 
+import math
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,15 @@ from ..core.values import TENSORS
 from ..train.objective import OBJECTIVES, logits_of, losses_of_logits, means
 from ..train.step import pad
 from .kept import Kept
-from .networks import Layout, make, stacked
+from .memory import Memory
+from .networks import make
 from .pairs import Pair
+from .rows import Layout, stacked, twice
 
 # Of the reference kind, beside the cross entropy (DyPRAG, arXiv 2503.23895)
 DIVERGENCE, DISTANCE = 0.01, 100.0
+# Of a memory: passages that its statistics are of, the gradient's greatest length, and steps of warm-up
+MEASURED, LONGEST, WARM_UP = 100, 1.0, 50
 
 
 class Learner:
@@ -30,20 +36,26 @@ class Learner:
         model: nn.Module,
         base_weight: dict[str, Tensor],
         scale: float,
-        shape: tuple[int, int],
+        pairs: list[Pair],
         params: dict[str, Any],
     ):
-        """`scale`: alpha / rank; `shape`: (depths, C) of the states."""
+        """`scale`: alpha / rank; `pairs`: all that it is to learn from."""
         self.model, self.settings = model, params["settings"]
-        self.layout, self.shape = Layout.of(base_weight), shape
-        self.network = make(params["kind"], base_weight, shape, params["hidden"], params["seed"])
-        self.stack = Stack(model, self.network.stacked_like(base_weight), scale)
+        self.layout, shape = Layout.of(base_weight), pairs[0].states.shape()
+        self.about = {"kind": params["kind"], "hidden": params["hidden"], "shape": shape, "scale": scale}
+        self.network = make(**self.about, base_weight=base_weight, seed=params["seed"])
+        if isinstance(self.network, Memory):
+            self.network.measure([pair.states.read() for pair in pairs[:MEASURED]])
+        shares = self.network.shared() is not None
+        self.stack = Stack(model, twice(base_weight) if shares else base_weight, scale)
         decoder.prepare(model)
         self.device = self.stack.device
         self.network.to(self.device, self.stack.start.dtype)
-        self.loss = LOSSES[params["kind"]]
+        self.loss, self.rate = LEARNING[params["kind"]]
+        self.learning_rate = params["learning_rate"]
+        self.total = math.ceil(len(pairs) / params["batch"]) * params["epochs"]  # steps
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), params["learning_rate"], BETAS, EPS, WEIGHT_DECAY, foreach=False
+            self.network.parameters(), self.learning_rate, BETAS, EPS, WEIGHT_DECAY, foreach=False
         )
         self.losses: dict[str, list[float]] = defaultdict(list)  # of each term, a value a step
         self.done = 0  # steps
@@ -65,6 +77,10 @@ class Learner:
             raise LoraryError(
                 f"the loss of step {self.done + 1} is {losses['loss']}; a smaller translator_learning_rate may help."
             )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * self.rate(self.done, self.total)
+        if isinstance(self.network, Memory):
+            nn.utils.clip_grad_norm_(self.network.parameters(), LONGEST)
         self.optimizer.step()
         for term, value in losses.items():
             self.losses[term].append(value)
@@ -92,15 +108,19 @@ class Learner:
             self.at_once = (self.at_once + 1) // 2
 
     def _part(self, pairs: list[Pair], weight: float) -> dict[str, float]:
-        states, there = stacked([pair.states.read() for pair in pairs])
-        flat = self.network(states.to(self.stack.start), there.to(self.device))  # (n, D)
-        at_work = self.network.at_work(flat)  # with what all share
+        batch = stacked([pair.states.read() for pair in pairs])
+        flat, shared = self.network(self._there(batch)), self.network.shared()  # (n, D)
+        at_work = flat if shared is None else self.layout.joined(flat, shared)
         direct, losses = self.loss(self, flat, at_work, pairs)
         self.stack.check_layers()
         # what comes back out of the matrices, and what is asked of the adapters themselves
         through = (at_work * self.stack.gradients()).sum()
         (weight * (through + direct)).backward()
         return {term: weight * value.sum().item() for term, value in losses.items()}
+
+    def _there(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """On the device."""
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def end_to_end(self, flat: Tensor, at_work: Tensor, pairs: list[Pair]) -> tuple[Any, dict[str, Tensor]]:
         """The training's objective, of each passage's sequences with its adapter."""
@@ -166,13 +186,25 @@ class Learner:
         """Keep the network, with the mean of what it makes of these passages."""
         total = torch.zeros(sum(self.layout.sizes), dtype=torch.float64)
         for pair in pairs:
-            states, there = stacked([pair.states.read()])
-            total += self.network(states.to(self.stack.start), there.to(self.device))[0].double().cpu()
+            total += self.network(self._there(stacked([pair.states.read()])))[0].double().cpu()
         tensors = self.network.state_dict() | {"mean": (total / len(pairs)).float()}
-        kept.finish(tensors, {**about, "shape": self.shape, "losses": self.losses})
+        kept.finish(tensors, {**about, **self.about, "losses": self.losses})
 
 
-LOSSES = {"reference": Learner.reference, "tokens": Learner.end_to_end}
+def steady(step: int, total: int) -> float:
+    """The part of the learning rate that a step takes."""
+    return 1.0
+
+
+def up_and_down(step: int, total: int) -> float:
+    """The same: up over the first steps, and down over the second half, to a twentieth."""
+    return min(1, (step + 1) / WARM_UP) * max(0.05, min(1, 2 * (1 - step / total)))
+
+
+LEARNING: dict[str, tuple[Any, Callable[[int, int], float]]] = {
+    "reference": (Learner.reference, steady),
+    "memory": (Learner.end_to_end, up_and_down),
+}
 
 
 def _together(pairs: list[Pair], most: int) -> list[list[Pair]]:
