@@ -35,7 +35,7 @@ rule keep:
 # One job trains one batch of passages and declares each of its adapter directories, or its pack, so each batch has its
 # rule.
 
-for kind in PLAN.encoding.types:
+for kind in PLAN.encoding.trained:
     passages = kind.passages
 
     for job in kind.batches:

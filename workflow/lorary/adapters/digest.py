@@ -88,6 +88,12 @@ def digest_task_adapter(directory: str) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
+def digested(task: dict[str, str]) -> dict[str, str]:
+    """A task adapter as jobs have it, its `path` and `sha256`: where it has only a path, since it was not there when
+    they were planned (a translator's shared part), with the digest of what lies there now. Raises LoraryError."""
+    return task if "sha256" in task else {**task, "sha256": digest_task_adapter(task["path"])}
+
+
 def former_digests(directory: str) -> list[str]:
     """What the first release took for the digest of this base weight: the sha256 of its files, with all that PEFT had
     written, its version among it, and the model's name. What was trained under it is as good as ever."""

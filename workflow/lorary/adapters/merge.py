@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.errors import LoraryError
 from . import files as adapters
+from .digest import digested
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +20,8 @@ def merge_adapters(
 ) -> None:
     """Write one adapter whose update is the sum of those of `directories`: their matrices side by side, rank and alpha
     the sums of theirs. Or the `mean` of them: then its scale, alpha / rank, is divided by their number. A
-    `task_adapter` (its `path` and `sha256`) is added once to either, its own scale in its B. Raises LoraryError where
-    they do not fit together."""
+    `task_adapter` (its `path`, and `sha256` where that was known before) is added once to either, its own scale in its
+    B. Raises LoraryError where they do not fit together."""
     import torch
 
     read = [adapters.read_adapter(directory) for directory in directories]
@@ -56,7 +57,7 @@ def _over(task_adapter: dict[str, str], config: dict[str, Any], tensors: dict) -
 
     from .task import read_task_adapter
 
-    task, scale = read_task_adapter(task_adapter), config["lora_alpha"] / config["r"]
+    task, scale = read_task_adapter(digested(task_adapter)), config["lora_alpha"] / config["r"]
     merged = {}
     for name in tensors.keys() | task.tensors.keys():
         dim, factor = (0, 1.0) if ".lora_A." in name else (1, task.scale / scale)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..adapters.digest import digested
 from ..core.errors import LoraryError
 from ..core.pack import sha256
 from ..core.values import CONFIG, TENSORS
@@ -25,16 +26,18 @@ class Source(Protocol):
 
 
 class Trained:
-    """The adapters that training jobs have made: lines with `path`, `sha256` and `config_sha256`, by position."""
+    """The adapters that jobs have made: lines with `path`, `sha256` and `config_sha256`, by position."""
 
     def __init__(self, lines: dict[Any, dict[str, Any]], task_adapter: dict[str, str] | None = None):
         self.lines, self.task_adapter = lines, task_adapter
 
     @classmethod
     def of_records(cls, records: list[str], task_adapter: dict[str, str] | None = None) -> "Trained":
-        """By (did, pid), as the records of their jobs say."""
+        """By (did, pid), as the records of their jobs say. `task_adapter`: its `path`, and `sha256` where that was
+        known before. Raises LoraryError."""
         lines = [line for record in records for line in read_record(record).to_dict("records")]
-        return cls({(int(line["did"]), int(line["pid"])): line for line in lines}, task_adapter)
+        under = digested(task_adapter) if task_adapter else None
+        return cls({(int(line["did"]), int(line["pid"])): line for line in lines}, under)
 
     def digest(self, position: Any) -> str:
         """Raises LoraryError where it is not what was trained."""

@@ -10,7 +10,7 @@ import pandas as pd
 from ..core.files import read_json, written_whole
 from ..data.objectives import SEQUENCES
 from ..plan import layout
-from ..plan.run import IN_NAMES, LATER
+from ..plan.run import IN_NAMES, LATER, spelled
 from .score import cut, score
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def scores_table(predictions: list[str], runs: list[dict[str, Any]], output: str
 
 def _trained_for(settings: dict[str, Any]) -> dict[str, Any]:
     """What is in a run's name where it is set; config.json has it only there."""
-    aim = {key: settings.get(key, LATER[key]) for key in IN_NAMES}
+    aim = {key: spelled(settings.get(key, LATER[key])) for key in IN_NAMES}
     return {**aim, "contexts": aim["contexts"] or SEQUENCES[aim["objective"]].contexts}
 
 

@@ -22,7 +22,8 @@ from ..data.objectives import CONTEXTS, SEQUENCES
 from . import layout
 from .methods import METHODS, ROUTED, ROUTING, TOGETHER, named
 from .recipes import RECIPES
-from .run import LATER, Run
+from .run import LATER, TRANSLATOR, Run
+from .translate import KINDS, of_kind
 
 SAMPLE = 300  # questions, as the papers
 SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
@@ -83,7 +84,9 @@ def load_schema() -> dict[str, Any]:
         "anyOf": [way, {"type": "array", "items": way, "minItems": 1, "uniqueItems": True}],
         "description": f"{', '.join(TOGETHER)}, or a list of these, each once",
     }
-    for key, names in (("recipe", list(RECIPES)), ("objective", list(SEQUENCES)), ("contexts", [*CONTEXTS, None])):
+    tables: dict[str, list[str | None]] = {"recipe": [*RECIPES], "objective": [*SEQUENCES]}
+    tables |= {"contexts": [*CONTEXTS, None], "translator": [*KINDS, None]}
+    for key, names in tables.items():
         properties[key] |= {"enum": names, "description": _one_of(names)}
     return schema
 
@@ -118,8 +121,10 @@ def _not_together(setting: dict[str, Any]) -> Iterator[str]:
         yield "with_cot: true needs fewshot, a JSON list of {question, answer}"
     if (task := setting["task_adapter"]) and task == setting["base_weight"]:
         yield "task_adapter and base_weight are one adapter, which would be counted twice: leave one at null"
-    if not task and (lone := [name for name in setting["inference_methods"] if METHODS[name].task]):
+    lone, kind = [name for name in setting["inference_methods"] if METHODS[name].task], KINDS.get(setting["translator"])
+    if lone and not task and not (kind and kind.shared):
         yield f"inference_methods: {lone[0]} asks the task adapter alone, and task_adapter is null"
+    yield from _translator_with(setting)
     if setting["projector"] and (setting["objective"] != "reference" or setting["contexts"] not in (None, "both")):
         yield "projector: true makes the training pairs of a translator: leave objective at reference, contexts at null"
     if setting["projector"] and (kept := setting["heldout_pairs"]):
@@ -184,6 +189,28 @@ def _not_together(setting: dict[str, Any]) -> Iterator[str]:
         yield "augment_model_revision is given, and augment_model_path is not"
 
 
+def _translator_with(setting: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a translator beside other keys."""
+    name = setting["translator"]
+    if not name:
+        for key in TRANSLATOR:
+            if setting[key] != LATER[key]:
+                yield f"{key} is given, and translator is null; translator: {' or '.join(KINDS)} reads it"
+        return
+    if setting["projector"]:
+        yield (
+            f"translator: {name} and projector: true: that reads the pairs which a translator learns from, and this"
+            " reads them by itself; leave projector at false"
+        )
+    if SEQUENCES[setting["objective"]].teacher:
+        yield f"translator: {name} learns from no teacher, and objective is {setting['objective']}: give it another one"
+    if setting["task_adapter"]:
+        yield f"translator: {name} is not trained over a task_adapter; leave that at null"
+    for key in ("keep_directions", "keep_sequences"):
+        if setting[key]:
+            yield f"{key} is of adapters that are trained, and translator: {name} makes them; leave it at 0"
+
+
 def _run(setting: dict[str, Any]) -> Run:
     """The checked setting with what follows from other keys: names, and the folders of the project's own files."""
     for key in ("documents", "corpus", "questions", "augment_prompts"):
@@ -212,6 +239,9 @@ def _run(setting: dict[str, Any]) -> Run:
         setting["contexts"] = None  # what it has anyway
     for key in ("learning_rate", "distill_temperature", "keep_directions"):
         setting[key] = float(setting[key])  # 1 and 1.0 are one path: lr=1.0
+    setting |= {key: None for key, usual in of_kind(setting["translator"]).items() if setting[key] == usual}
+    if setting["translator_learning_rate"] is not None:
+        setting["translator_learning_rate"] = float(setting["translator_learning_rate"])
     setting["combine_adapters"] = _ways(setting)
     groups = typing.get_type_hints(Run).values()
     return Run(*(group(**{key.name: setting[key.name] for key in dataclasses.fields(group)}) for group in groups))
@@ -241,7 +271,7 @@ def _read(value: Any, rule: dict[str, Any]) -> Any:
         return None
     if allowed == "boolean" and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    if allowed == "number":
+    if "number" in allowed:
         try:
             return float(value)
         except ValueError:
@@ -278,6 +308,7 @@ def _faults(config: dict[str, Any], schema: dict[str, Any], where: str) -> list[
         "distill_temperature",
         "keep_directions",
         "keep_sequences",
+        "translator_learning_rate",
         "chat_template_kwargs",
         "augment_prices",
     ):

@@ -1,7 +1,7 @@
 """The one shape of a job: what a rule of any stage is made of; and the jobs of a stage."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..core.errors import LoraryError
@@ -30,7 +30,7 @@ class Job:
 
     @property
     def declared(self) -> list[str]:
-        """Of a training job: the adapter directories, or the pack, as Snakemake knows them."""
+        """Of a job that makes adapters: their directories, or the pack, as Snakemake knows them."""
         return [self.outputs["pack"]] if "pack" in self.outputs else self.outputs["adapters"]
 
     @property
@@ -44,6 +44,15 @@ class Stage:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self._first: dict[str, tuple[Job, dict[str, Any], int]] = {}
+
+    @property
+    def by_label(self) -> dict[str, Job]:
+        return {job.label: job for job in self.jobs}
+
+    @property
+    def numbered(self) -> list[Job]:
+        """Where each has a rule of its own."""
+        return [replace(job, rule=layout.numbered(job.rule, i)) for i, job in enumerate(self.jobs)]
 
     def add(self, job: Job, number: int) -> Job:
         """The first job with these outputs; `number`: of the run that this one is of. Raises LoraryError where the two

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.files import refuse_detours
 from ..core.values import CONFIG, MARK, TENSORS, Position
-from .run import IN_NAMES, Run, deciding
+from .run import Run, in_name
 
 # The project's own files, wherever it is called from.
 ROOT = Path(__file__).parents[3]
@@ -37,6 +37,8 @@ ROUTES = "results/routes/{routes}.tsv"
 PROMPTS_FOLDER = "results/prompts/{prompts}"
 PROMPTS = f"{PROMPTS_FOLDER}/{{start}}-{{stop}}.parquet"
 KEPT = "results/kept/{kept}.safetensors"
+EMBEDDINGS = "results/embeddings/{embeddings}/{start}-{stop}.safetensors"
+TRANSLATOR = "results/translators/{translator}"
 SCORES = "results/scores.tsv"
 FAILED = "results/failed.tsv"
 REPORT = "results/report.html"
@@ -129,15 +131,13 @@ class RunFolder:
 
 
 def run_folder(run: Run) -> RunFolder:
-    training, keys = run.training, run.flat()
-    later = deciding({key: keys[key] for key in IN_NAMES})
+    training = run.training
     return RunFolder(
         adapter_dir=run.jobs.adapter_dir,
         model=run.model.model_name,
         rank=f"rank={training.lora_rank}_alpha={training.lora_alpha}",
         dataset=run.data.dataset,
-        setting=f"lr={training.learning_rate}_epoch={training.num_train_epochs}_{style(run)}"
-        + "".join(f"_{key}={value}" for key, value in later.items()),
+        setting=f"lr={training.learning_rate}_epoch={training.num_train_epochs}_{style(run)}{in_name(run.flat())}",
         augment=f"aug_model={run.data.augment_model}" + ("_projector" if run.data.projector else ""),
     )
 

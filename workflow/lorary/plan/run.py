@@ -44,8 +44,17 @@ LATER: dict[str, Any] = {
     "keep_directions": 0.0,
     "keep_sequences": 0,
     "keep_questions": None,
+    "translator": None,
+    "translator_datasets": [],
+    "translator_pairs": -1,
+    "translator_epochs": 1,
+    "translator_learning_rate": None,
+    "translator_hidden": None,
+    "translator_batch": None,
+    "translator_control": None,
     "pack": False,
 }
+TRANSLATOR = tuple(key for key in LATER if key.startswith("translator"))
 # Those that are in the names of runs, where they are set: two settings of them lie side by side.
 IN_NAMES = (
     "objective",
@@ -55,7 +64,19 @@ IN_NAMES = (
     "distill_answers",
     "keep_directions",
     "keep_sequences",
+    *TRANSLATOR,
 )
+
+
+def in_name(settings: dict[str, Any]) -> str:
+    """What keys of later releases add to a run's name: those of IN_NAMES that are set."""
+    later = deciding({key: settings[key] for key in IN_NAMES})
+    return "".join(f"_{key}={spelled(value)}" for key, value in later.items())
+
+
+def spelled(value: Any) -> Any:
+    """A value as names and tables have it: a list as one word."""
+    return "+".join(value) if isinstance(value, list) else value
 
 
 def deciding(settings: dict[str, Any]) -> dict[str, Any]:
@@ -150,6 +171,20 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Translating:
+    """Where adapters come from, if they are not trained one by one."""
+
+    translator: str | None
+    translator_datasets: list[str]
+    translator_pairs: int
+    translator_epochs: int
+    translator_learning_rate: float | None
+    translator_hidden: int | None
+    translator_batch: int | None
+    translator_control: str | None
+
+
+@dataclass(frozen=True)
 class Jobs:
     passages_per_job: int | str
     adapters_per_step: int | str
@@ -181,6 +216,7 @@ class Run:
     augmenting: Augmenting
     prompts: Prompts
     training: Training
+    translating: Translating
     jobs: Jobs
     answers: Answers
 

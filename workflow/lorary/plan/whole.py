@@ -34,7 +34,9 @@ class Plan:
 
     @cached_property
     def prompts(self) -> list[str]:
-        return sorted({batch.inputs["prompts"] for batch in self.encoding.batches})
+        """Of what adapters are trained on, or a translator of them."""
+        trained = [batch.inputs["prompts"] for kind in self.encoding.trained for batch in kind.batches]
+        return sorted({*trained, *(file for job in self.encoding.translators for file in job.inputs["prompts"])})
 
     @cached_property
     def prompts_are_grouped(self) -> bool:
@@ -64,6 +66,10 @@ class Plan:
     @cached_property
     def kept(self) -> list[str]:
         return [job.outputs["kept"] for job in self.encoding.kept.values()]
+
+    @cached_property
+    def translators(self) -> list[str]:
+        return [file for job in self.encoding.translators for file in job.outputs.values()]
 
     @cached_property
     def indexes(self) -> list[str]:
@@ -146,7 +152,7 @@ class Plan:
         ]
 
     def outcomes(self) -> list[dict[str, Any]]:
-        """For the summary of a call: what each training job says at its end, also when it has failed."""
+        """For the summary of a call: what each job that makes adapters says at its end, also when it has failed."""
         return [
             {
                 "dataset": kind.folder.run.dataset,
@@ -160,7 +166,8 @@ class Plan:
         ]
 
     def wanted(self) -> list[dict[str, Any]]:
-        """For prune: the batches of passages, by what decides their digests."""
+        """For prune: the batches of passages that are trained, by what decides their digests. What is translated can be
+        had again in no time."""
         return [
             {
                 **{key: batch.inputs[key] for key in ("model", "prompts")},
@@ -169,7 +176,7 @@ class Plan:
                 "adapters": batch.outputs["adapters"],
                 **({"kept": batch.inputs["kept"]} if batch.inputs["kept"] else {}),
             }
-            for kind in self.encoding.types
+            for kind in self.encoding.trained
             for batch in kind.batches
         ]
 

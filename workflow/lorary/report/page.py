@@ -70,7 +70,7 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
         records[run.title] = lines
         about |= {"passages": len(lines), "tokens": lines["tokens"].sum(), "seconds": lines["seconds"].sum()}
         epochs = about["config"][0]["num_train_epochs"] if about["config"] else 1
-        learning = (list(map(float, losses.split())) for losses in lines["losses"])
+        learning = (list(map(float, losses.split())) for losses in lines["losses"].dropna())
         about |= {"unlearnt": sum(not has_learnt(losses, epochs) for losses in learning)}
     learnt = {
         run.title: knowledge.read(run.knowledge) for run in runs if run.knowledge and Path(run.knowledge).is_file()

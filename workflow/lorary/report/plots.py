@@ -121,7 +121,7 @@ def losses(tables: dict[str, pd.DataFrame], output: str) -> str:
     axes.set_ylabel("loss (nats a token)")
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    if len(tables) > 1:
+    if len(tables) > 1 and axes.lines:
         axes.legend(fontsize=8)
     return _save(figure, output)
 
