@@ -2,17 +2,23 @@
 weight."""
 
 import json
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
-from lorary.adapters.digest import digest_task_adapter
+from lorary.adapters.digest import digest_task_adapter, digested
 from lorary.adapters.files import CONFIG, TENSORS, init_base_weight
+from lorary.adapters.merge import merge_adapters
 from lorary.adapters.task import load_task_adapter, merge_task_adapter
+from lorary.answer.source import Trained
 from lorary.base import decoder
 from lorary.core.errors import LoraryError
+from lorary.core.files import sha256
+from lorary.train.records import COLUMNS
 
 FIRST = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"
 
@@ -71,6 +77,25 @@ def test_what_is_not_there_or_another_by_now_is_refused(write, model, tmp_path):
     for changed in ({**task, "path": str(tmp_path / "gone")}, {**task, "sha256": 64 * "0"}):
         with pytest.raises(LoraryError, match=r"is not there, or changed since adapters were to be trained over it"):
             load_task_adapter(changed, model)
+
+
+def test_one_that_was_not_there_when_it_was_planned_is_digested_where_it_is_used(write, tmp_path):
+    task = write()
+    unknown = {"path": task["path"]}
+    assert digested(unknown) == digested(task) == task
+    assert unknown == {"path": task["path"]}  # a job's params stay as they are
+    line = dict.fromkeys(COLUMNS, 1) | {"did": 0, "pid": 0, "path": task["path"]}
+    line |= {"sha256": sha256(Path(task["path"], TENSORS)), "config_sha256": sha256(Path(task["path"], CONFIG))}
+    pd.DataFrame([line]).to_csv(tmp_path / "0.tsv", sep="\t", index=False)
+    known, found = (Trained.of_records([str(tmp_path / "0.tsv")], some) for some in (task, unknown))
+    assert found.task_adapter == task
+    assert found.digest((0, 0)) == known.digest((0, 0))
+    for i, under in enumerate((task, unknown)):
+        merge_adapters([task["path"]], str(tmp_path / f"merged{i}"), task_adapter=under)
+    merged = [(tmp_path / f"merged{i}" / TENSORS).read_bytes() for i in (0, 1)]
+    assert merged[0] == merged[1]
+    with pytest.raises(LoraryError, match="no adapter in PEFT's format"):
+        digested({"path": str(tmp_path / "gone")})
 
 
 def test_the_head_may_change_where_its_weight_is_the_embeddings_too(write, model):

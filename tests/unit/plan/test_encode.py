@@ -10,7 +10,7 @@ import tiny
 from lorary.core.errors import LoraryError
 from lorary.data import heldout
 from lorary.data.keep import read_questions, refuse_asked
-from lorary.plan import encode, keep, layout, model, parts, training
+from lorary.plan import encode, keep, layout, model, part, training
 from lorary.plan.config import load_schema, resolve
 from lorary.plan.run import LATER
 
@@ -179,7 +179,7 @@ def test_batches_take_each_passage_once_in_order_and_their_prompt_file_holds_the
         start = stop
     starts = sorted(files)
     assert starts == [0, *(files[first] + 1 for first in starts[:-1])]  # and the files hold each passage once
-    assert all(files[first] - first + 1 >= parts.PASSAGES_PER_FILE for first in starts[:-1])
+    assert all(files[first] - first + 1 >= part.PASSAGES_PER_FILE for first in starts[:-1])
 
 
 def test_runs_that_differ_in_the_training_share_all_before_it():

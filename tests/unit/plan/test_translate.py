@@ -6,7 +6,7 @@ import pytest
 
 import tiny
 from lorary.core.errors import LoraryError
-from lorary.plan import answer, encode, layout, parts, whole
+from lorary.plan import answer, encode, layout, part, whole
 from lorary.plan.config import resolve
 from lorary.plan.run import TRANSLATOR
 
@@ -213,7 +213,7 @@ def test_names_of_datasets_are_one_word_in_paths():
 def test_a_translators_job_takes_many_passages():
     made = make(translator="tokens", dataset="many", data_dir="data_projector", projector_data_dir="data_projector")
     assert [len(batch.outputs["adapters"]) for batch in made.batches] == [90]
-    many = 3 * parts.MANY_PASSAGES_PER_JOB
+    many = 3 * part.MANY_PASSAGES_PER_JOB
     tiny.write_rows(Path("data/toy/aug/total.json"), tiny.make_rows(many // 2, pairs=1))
     assert [len(batch.outputs["adapters"]) for batch in make(**TOKENS, sample=-1).batches] == [many // 3] * 3
 

@@ -151,6 +151,28 @@ def test_passages_that_have_learnt_next_to_nothing_are_counted(tmp_path, monkeyp
         assert ("1 of 2 passages have learnt next to nothing" in text) is told
 
 
+@pytest.mark.filterwarnings("error")
+def test_adapters_that_were_translated_have_no_losses_and_their_pairs_were_not_trained_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = []
+    for name in ("a", "b"):
+        lines = [{**dict.fromkeys(COLUMNS, 1), "path": "x", "first_loss": None, "last_loss": None, "losses": ""}]
+        pd.DataFrame(lines).to_csv(f"{name}.tsv", sep="\t", index=False)
+        about = {"config": [{"num_train_epochs": 3}], "versions": {}, "git": None, "tables": {"total": "none"}}
+        Path(f"{name}.json").write_text(json.dumps(about | {"translator": {"path": "t"}}), encoding="utf-8")
+        learnt((0.01, 0.5, 0.01, 0.0, 0.0)).to_csv(f"{name}-knowledge.tsv", sep="\t", index=False)
+        of_run = f"{name}.json", [f"{name}.tsv"], f"{name}-knowledge.tsv"
+        runs.append(page.ShownRun(name, f"adapters/{name}", *of_run, [], "answers"))
+    page.build(runs, [])
+    text = Path(layout.REPORT).read_text(encoding="utf-8")
+    assert Path(layout.PLOTS["losses"]).is_file()  # which its rule promises
+    assert "Training loss by step" not in text
+    assert "learnt next to nothing" not in text
+    assert "Seconds against tokens" in text
+    assert text.count("The pairs of the passages, which their adapters were not trained on") == 2
+    assert "trained pairs" not in text.partition("<small>Facts asked for")[0]
+
+
 @pytest.mark.filterwarnings("error")  # matplotlib's, where a plot has no room left
 def test_runs_with_long_names_leave_their_plots_room(tmp_path):
     name = "invented total, " + ", ".join(f"{key}=results/of/{key}" for key in page.plots.METHODS)

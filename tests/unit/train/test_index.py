@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from lorary.core.errors import LoraryError
+from lorary.core.store import Store
 from lorary.plan import layout
 from lorary.train import index as index_
 from lorary.train import records as records_
@@ -55,6 +56,22 @@ def index(folder, *types):
         parts[each["type"]] = {"table": f"{name}.tsv", "run": f"{name}.json"}
     about = {"config": [{"seed": len(types)}], "tables": {each["type"]: each["table"] for each in types}}
     index_adapters(list(types), parts, about, str(folder), str(folder / "index.tsv"), str(folder / "run.json"))
+
+
+def test_adapters_that_were_not_trained_have_no_losses(tmp_path):
+    store, position = Store(str(tmp_path / "store")), (0, 0)
+    for digest, losses in (("a" * 64, []), ("b" * 64, [2.0, 1.0])):
+        store.put(digest, b"{}", b"0", {"losses": losses, "device": "processor"})
+    path = str(tmp_path / "0.tsv")
+    assert records_.write_record(path, store, {position: "a" * 64}, {position: "data_0/passage_0"}, b"{}") == [[]]
+    records_.write_record(f"{path}b", store, {(0, 1): "b" * 64}, {(0, 1): "data_0/passage_1"}, b"{}")
+    (line,) = records_.read_record(path).to_dict("records")
+    assert line["sha256"] == store.get("a" * 64)["sha256"]["adapter_model.safetensors"]
+    assert pd.isna([line[key] for key in ("first_loss", "last_loss", "losses", "tokens")]).all()
+    index(tmp_path, kind("total", write_table(tmp_path / "t.parquet", ["q"], 2), path, f"{path}b"))
+    lines = pd.read_csv(tmp_path / "index.tsv", sep="\t", keep_default_na=False)
+    assert lines["first_loss"].tolist() == ["", "2.0"]
+    assert records_.has_learnt([], epochs=3)
 
 
 def test_index_joins_types_and_questions_in_order(tmp_path):

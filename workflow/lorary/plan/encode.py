@@ -14,7 +14,7 @@ from . import keep, layout, model, packs, raw, training, translate
 from .job import Job, Stage
 from .layout import RunFolder, TypeFolder
 from .methods import METHODS, answering
-from .parts import ANOTHER, Part, largest, of_pairs, of_run, refuse_conflict, refuse_others, routing_of
+from .part import ANOTHER, Part, largest, of_pairs, of_run, refuse_conflict, refuse_others, routing_of
 from .resources import Resources
 from .run import Answers, Run, deciding
 from .translate import Kind, Pairs

@@ -87,7 +87,9 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
     if learnt:
         drawn["knowledge"] = plots.knowledge(learnt, layout.PLOTS["knowledge"])
     if records:
-        drawn["losses"] = plots.losses(records, layout.PLOTS["losses"])
+        losses = plots.losses(records, layout.PLOTS["losses"])
+        if any(lines["losses"].notna().any() for lines in records.values()):  # else all were translated
+            drawn["losses"] = losses
         drawn["speed"] = plots.speed(records, layout.PLOTS["speed"])
     examples = [example for run in runs for example in _examples(run)][:EXAMPLES]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -105,6 +107,7 @@ def build(runs: list[ShownRun], augmented: list[dict[str, str]], failed: str | N
         together=None if table is None else together.describe(table, named, [run.predictions for run in runs]),
         augmented=augmentation.describe(augmented),
         published=augmentation.published(),
+        translated=[about["label"] for about in described if about["translated"]],
         why_unlearnt=UNLEARNT,
         examples=examples,
         methods={m: METHODS[m].title for m in METHODS if any(m in example["given"] for example in examples)},
@@ -131,11 +134,13 @@ def _with_other_types(run: ShownRun) -> ShownRun:
 
 def _describe(run: ShownRun) -> dict[str, Any]:
     about: dict[str, Any] = {"label": run.title, "folder": run.folder, "config": [], "versions": {}, "git": None}
-    about["coverage"] = None
+    about |= {"coverage": None, "translated": False}
     if Path(run.about).is_file():
         found = read_json(run.about)
         about |= {"config": found["config"], "versions": found["versions"], "git": found["git"]}
-        about["coverage"] = coverage(found)
+        about["translated"] = "translator" in found
+        if not about["translated"]:  # which is trained on no pairs
+            about["coverage"] = coverage(found)
     return about
 
 
