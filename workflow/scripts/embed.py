@@ -15,7 +15,7 @@ with job(snakemake.log[0], f"{snakemake.rule} {wildcards.embeddings} {wildcards.
     check_source(snakemake.input.model, **setting["model_source"])
     embed(
         output=snakemake.output[0],
-        table=snakemake.input.table,
+        passages=snakemake.input.table,
         rows=[int(wildcards.start), int(wildcards.stop) + 1],
         model=snakemake.input.model,
         states=setting["states"],

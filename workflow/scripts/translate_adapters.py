@@ -22,7 +22,7 @@ with job(snakemake.log.text, setting["label"]):
         base_weight=layout.folder_of(snakemake.input.base_weight[0]),
         embeddings=snakemake.input.embeddings,
         translator=snakemake.input.translator,
-        params=setting["settings"],
+        control=setting["control"],
         store=setting["store"],
         threads=snakemake.threads,
     )

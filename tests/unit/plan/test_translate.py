@@ -191,8 +191,8 @@ def test_the_training_decides_a_translator_that_learns_from_it():
 
 def test_a_control_is_told_to_who_translates_and_who_trains():
     shared, shuffled = make({"translator_control": "shared"}, {"translator_control": "shuffled"}, **TOKENS).translated
-    assert [kind.batches[0].params["settings"]["control"] for kind in (shared, shuffled)] == ["shared", "shuffled"]
-    assert [kind.translator.params["settings"]["shuffled"] for kind in (shared, shuffled)] == [False, True]
+    assert [kind.batches[0].params["control"] for kind in (shared, shuffled)] == ["shared", "shuffled"]
+    assert [kind.translator.params["settings"]["control"] for kind in (shared, shuffled)] == [None, "shuffled"]
     assert "_translator=tokens_translator_control=shared/" in shared.folder.path
 
 

@@ -222,10 +222,11 @@ def _translated(part: Part, model: Job, base_weight: Job, embeddings: Job, trans
     """The jobs that have a translator make adapters."""
     params = {
         "model_source": model.params,
-        "settings": translate.settings(part.run),
+        "version": translate.TRANSLATED,
+        "control": part.run.translating.translator_control,
         "store": part.run.jobs.store_dir,
     }
-    made_of = {key: params[key] for key in ("model_source", "settings")}
+    made_of = {key: params[key] for key in ("model_source", "version", "control")}
     made_of |= {"base_weight": base_weight.params, "embeddings": embeddings.label, "translator": translator.label}
     inputs = {
         "model": model.outputs["model"],

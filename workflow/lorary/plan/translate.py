@@ -13,7 +13,8 @@ from .resources import Resources
 from .run import LATER, Run, deciding
 
 # Each goes up with every change that makes what it is of differ by more than rounding: all of it is made again then.
-EMBEDDINGS, TRANSLATOR = 1, 1
+EMBEDDED, LEARNT, TRANSLATED = 1, 1, 1
+SHUFFLED = "shuffled"  # the control that is another training: passages have each other's pairs
 SHARED = "shared"  # the folder, beside a translator, of the part that all passages have
 
 
@@ -85,7 +86,7 @@ def embeddings(run: Run, kind: str, model: Job, table: Job, states: str, passage
     """The states of the passages of a table, of this type, in files of so many passages."""
     inputs = {"model": model.outputs["model"], "table": table.outputs["table"]}
     params = {
-        "version": EMBEDDINGS,
+        "version": EMBEDDED,
         "model_source": model.params,
         "states": states,
         "precision": run.training.precision,
@@ -113,17 +114,16 @@ def translator(run: Run, model: Job, base_weight: Job, pairs: list[Pairs]) -> Jo
         for (start, stop), records in zip(some.spans, some.records, strict=True)
     ]
     settings = {
-        "version": TRANSLATOR,
         "kind": name,
         **{key.removeprefix("translator_"): value for key, value in chosen.items()},
         "epochs": how.translator_epochs,
         "pairs": sum(some.passages for some in pairs),
-        "shuffled": how.translator_control == "shuffled",
+        "control": SHUFFLED if how.translator_control == SHUFFLED else None,
         "seed": run.training.seed,
-        "precision": run.training.precision,
-        **deciding({"objective": run.prompts.objective}),
+        "settings": {"precision": run.training.precision, **deciding({"objective": run.prompts.objective})},
     }
     made_of = {
+        "version": LEARNT,
         "model_source": model.params,
         "base_weight": base_weight.params,
         "settings": settings,
@@ -147,15 +147,15 @@ def translator(run: Run, model: Job, base_weight: Job, pairs: list[Pairs]) -> Jo
             "records": [record for entry in files for record in entry["records"]],
         },
         outputs={key: f"{folder}/{file}" for key, file in outputs.items()},
-        params={"model_source": model.params, "settings": settings, "pairs": files, "store": run.jobs.store_dir},
+        params={
+            "version": LEARNT,
+            "model_source": model.params,
+            "settings": settings,
+            "pairs": files,
+            "store": run.jobs.store_dir,
+        },
         resources=Resources(settings["pairs"], how.translator_epochs, run.training.precision),
     )
-
-
-def settings(run: Run) -> dict[str, Any]:
-    """What decides adapters besides their translator and the passage."""
-    how = run.translating
-    return {"version": TRANSLATOR, "kind": how.translator, "control": how.translator_control}
 
 
 def task_adapter(translator: Job) -> dict[str, str] | None:

@@ -17,14 +17,13 @@ from ..core.store import Store, digest
 from ..core.work import Done, Fault, Item, Work, finish
 from ..plan import layout
 from ..plan.encode import GPU_NUMERICS
+from ..plan.translate import TRANSLATED
 from ..train.encode import InStore
 from ..train.outputs import make_outputs
 from .embed import embedded
 
 log = logging.getLogger(__name__)
 
-# Goes up with every change that has adapters come out otherwise by more than rounding, of the same translator.
-NUMERICS = 1
 SHARED = "shared"  # the control in which passages have nothing of their own
 
 
@@ -45,7 +44,7 @@ def translate_adapters(
     linked. `record` is written when all are there; `outcome` (JSON) always. Raises LoraryError."""
     began, paths = time.monotonic(), {layout.position_of(path): path for path in outputs}
     config, passages = files.trained_config(base_weight, model), list(embedded(embeddings))
-    decides = {"translated": NUMERICS, "translator": sha256(Path(translator)), "model": fingerprint(model)["weights"]}
+    decides = {"translated": TRANSLATED, "translator": sha256(Path(translator)), "model": fingerprint(model)["weights"]}
     decides |= {"base_weight": digest_base_weight(base_weight), **({"control": control} if control else {})}
     digests = {
         passage.position: digest({**decides, "states": passage.sha256()}, ())

@@ -21,16 +21,15 @@ from ..core.device import device_fault, limited_memory, take_device
 from ..core.errors import LoraryError, damaged, explain
 from ..core.files import written_whole
 from ..core.store import digest
+from ..plan.translate import LEARNT, SHUFFLED
 from .kept import Kept
-from .pairs import SHUFFLED, Pair, read_pairs, shuffled
+from .pairs import Pair, read_pairs, shuffled
 
 if TYPE_CHECKING:
     from .learner import Learner
 
 log = logging.getLogger(__name__)
 
-# Goes up with every change that has translators come out otherwise by more than rounding: all are trained anew then.
-NUMERICS = 1
 SAVED_EVERY = 60  # seconds, at least, from one time that all is saved to the next; and 20 times what saving takes
 SHOWN_AFTER = 2  # seconds, at least, between two lines of progress on the terminal
 
@@ -86,7 +85,7 @@ def _key(model: str, base_weight: str, pairs: list[Pair], params: dict[str, Any]
     weights = {"model": fingerprint(model)["weights"], "base_weight": digest_base_weight(base_weight)}
     of_each = [[pair.states.sha256(), pair.sha256, len(pair.examples)] for pair in pairs]
     sequences = ((example.ids, example.span) for pair in pairs for example in pair.examples)
-    return digest({"translator": NUMERICS, **decides, **weights, "pairs": of_each}, sequences)
+    return digest({"translator": LEARNT, **decides, **weights, "pairs": of_each}, sequences)
 
 
 def _learn(

@@ -11,8 +11,6 @@ from .embed import Embedded, embedded
 
 log = logging.getLogger(__name__)
 
-SHUFFLED = "shuffled"  # the control in which passages have each other's pairs
-
 
 class Pair(NamedTuple):
     """A passage, and what is to be known of it."""
@@ -35,6 +33,8 @@ def read_pairs(pairs: list[dict[str, Any]], most: int) -> list[Pair]:
         there = set()
         for passage in read_passages(files_of["prompts"], set(states)):
             there.add(passage.position)
+            if len(found) == most:  # whose adapters need not be there
+                continue
             place = layout.place(*passage.position)
             if passage.error:
                 left_out.append(f"{files_of['prompts']}: {place}: {passage.error}")
@@ -52,7 +52,7 @@ def read_pairs(pairs: list[dict[str, Any]], most: int) -> list[Pair]:
         log.warning("%s", report(left_out, f"{len(left_out)} passages have no prompt ids, and are left out:"))
     if not found:
         raise LoraryError("There is no passage to train a translator of: see projector_data_dir and sample.")
-    return found if most == -1 else found[:most]
+    return found
 
 
 def shuffled(pairs: list[Pair]) -> list[Pair]:
