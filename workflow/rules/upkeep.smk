@@ -15,6 +15,7 @@ rule verify:
         models=PLAN.models,
         stores=PLAN.stores,
         kept=PLAN.kept,
+        translators=PLAN.translators_with_sha256(),
     message:
         "Verifying adapters, store, tables, base weights and base models"
     script:

@@ -210,6 +210,12 @@ def test_names_of_datasets_are_one_word_in_paths():
     assert "_translator=tokens_translator_datasets=toy+many/" in kind.folder.path
 
 
+def test_a_name_that_no_folder_can_have_is_told():
+    names = [letter * 64 for letter in "abcd"]
+    with pytest.raises(LoraryError, match=r"make that 3\d\d letters long, and file systems take 255"):
+        make(**TOKENS, translator_datasets=names)
+
+
 def test_a_translators_job_takes_many_passages():
     made = make(translator="tokens", dataset="many", data_dir="data_projector", projector_data_dir="data_projector")
     assert [len(batch.outputs["adapters"]) for batch in made.batches] == [90]

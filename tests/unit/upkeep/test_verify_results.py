@@ -1,4 +1,7 @@
-"""What the store keeps of augmentation is verified as its adapters are."""
+"""What the store keeps of augmentation, and translators, are verified as adapters are."""
+
+import hashlib
+import json
 
 import pytest
 
@@ -19,3 +22,19 @@ def test_a_damaged_result_is_named_and_removed(tmp_path):
         verify([], [], [], [], [store])
     assert list(results.keys()) == [good]
     verify([], [], [], [], [store])
+
+
+def test_a_damaged_translator_is_named_and_removed(tmp_path):
+    files = {"translator": str(tmp_path / "translator.safetensors"), "about": str(tmp_path / "translator.json")}
+    (tmp_path / "translator.json").write_text(json.dumps({"sha256": hashlib.sha256(b"weights").hexdigest()}))
+    verify([], [], [], [], [], translators=[files])  # it is not there yet
+    (tmp_path / "translator.safetensors").write_bytes(b"weights")
+    verify([], [], [], [], [], translators=[files])
+    (tmp_path / "translator.safetensors").write_bytes(b"weighty")
+    with pytest.raises(LoraryError, match=r"translator\.safetensors: is not what was trained"):
+        verify([], [], [], [], [], translators=[files])
+    assert [path.name for path in tmp_path.iterdir()] == ["translator.json"]
+    (tmp_path / "translator.safetensors").write_bytes(b"weights")
+    (tmp_path / "translator.json").write_bytes(b"[")
+    with pytest.raises(LoraryError, match=r"translator\.json: cannot be read"):
+        verify([], [], [], [], [], translators=[files])

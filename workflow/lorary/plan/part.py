@@ -22,6 +22,7 @@ MOST_PASSAGES_PER_JOB = 64
 MANY_PASSAGES_PER_JOB = 256
 # Prompt ids take milliseconds a passage: fewer to a file than these, and a job would be all start-up.
 PASSAGES_PER_FILE = 64
+LONGEST_NAME = 255  # of a folder
 ANOTHER = "Leave one out, or give one another adapter_dir"
 # Keys in which two runs may not differ that answer with the same adapters.
 ANSWERED = ("max_new_tokens", "heldout_questions", "general_questions", "general_adapters")
@@ -108,6 +109,11 @@ def _augmented(run: Run) -> dict[str, Augmented]:
 
 
 def _check_paths(run: Run) -> None:
+    if (letters := len(layout.run_folder(run).setting)) > LONGEST_NAME:
+        raise LoraryError(
+            f"The keys of a run that are in its folder's name make that {letters} letters long, and file systems take"
+            f" {LONGEST_NAME}: leave some at their defaults, or shorten the names in translator_datasets."
+        )
     given = {key: getattr(run.training, key) for key in ("base_weight", "task_adapter")}
     needed = {"prompt_templates": run.prompts.prompt_templates, **given}
     if run.prompts.with_cot:

@@ -200,6 +200,10 @@ class Plan:
         parts = [part["table"] for job in jobs for part in job.params["parts"].values()]
         return [*(job.outputs["table"] for job in jobs), *parts]
 
+    def translators_with_sha256(self) -> list[dict[str, str]]:
+        """For verify: translators, each with a file that has its sha256."""
+        return [{key: job.outputs[key] for key in ("translator", "about")} for job in self.encoding.translators]
+
     def base_weights_of_runs(self) -> list[dict[str, str]]:
         """For verify: base weights, each with a run.json that has its sha256."""
         return [{"base_weight": run.base_weight, "run": run.about} for run in self.encoding.indexes]

@@ -81,10 +81,12 @@ def verify(
     models: list[str],
     stores: list[str],
     kept: list[str] | None = None,
+    translators: list[dict[str, str]] | None = None,
 ) -> None:
     """Check what is there of these: records of training jobs (`record`, with `model`, `base_weight` and `store` of the
     job), and the adapters that they list; the base weight (`base_weight`) of each run, whose run.json (`run`) has its
-    sha256; tables and prompt ids; base models; stores; what is kept of base models.
+    sha256; tables and prompt ids; base models; stores; what is kept of base models; translators (`translator`), each
+    with a file that has its sha256 (`about`).
 
     What is damaged is removed, so that the next call makes just that again; a base model is only named, and so are
     adapters with the config of an earlier version. What is not there yet is no fault, and what cannot be read ends it.
@@ -115,6 +117,8 @@ def verify(
                 read_kept(file)
             except LoraryError as error:
                 found.discard(Path(file), str(error))
+    for files in translators or ():
+        _verify_translator(Path(files["translator"]), Path(files["about"]), found)
     broken_models = [
         fault for directory in models if Path(directory).exists() for fault in _model_faults(directory, found)
     ]
@@ -253,6 +257,19 @@ def _verify_base_weight(base_weight: Path, run: Path, found: Found) -> None:
     found.count("base weights")
     if not whole:
         found.discard(base_weight, f"not the base weight of {run}")
+
+
+def _verify_translator(translator: Path, about: Path, found: Found) -> None:
+    if not translator.exists() or not about.exists():
+        return
+    found.count("translators")
+    try:
+        whole = found.sha256(translator) == json.loads(about.read_bytes())["sha256"]
+    except (ValueError, LookupError, TypeError):
+        found.discard(about, "cannot be read")
+        return
+    if not whole:
+        found.discard(translator, "is not what was trained (its sha256 differs)")
 
 
 def _model_faults(directory: str, found: Found) -> list[str]:
