@@ -19,6 +19,7 @@ with job(snakemake.log[0], f"{snakemake.rule} {wildcards.embeddings} {wildcards.
         rows=[int(wildcards.start), int(wildcards.stop) + 1],
         model=snakemake.input.model,
         states=setting["states"],
+        modules=setting["modules"],
         precision=setting["precision"],
         max_length=setting["max_length"],
         threads=snakemake.threads,

@@ -211,10 +211,10 @@ BAD = {
     "keep_directions": [-0.1, 1, 1.0, NAN, "all", None],
     "keep_sequences": [-1, 1001, 1.5, NAN, "all", None],
     "keep_questions": ["", 1, []],
-    "translator": ["dyprag", True, 1, ["tokens"]],
+    "translator": ["dyprag", True, 1, ["memory"]],
     "translator_datasets": [None, "popqa", ["a/b"], ["a", "a"], [1], {}],
     "translator_pairs": [0, -2, 1.5, "all", None],
-    "translator_epochs": [0, -1, 1.5, None],
+    "translator_epochs": [0, -1, 1.5, "many"],
     "translator_learning_rate": [0, -1e-3, NAN, INF, "fast", True],
     "translator_hidden": [0, 1.5, "wide"],
     "translator_batch": [0, 1.5, "all"],
@@ -412,24 +412,24 @@ def test_a_translators_pairs_are_made_as_the_reference_does():
     ("config", "words"),
     [
         ({"translator_epochs": 2}, "translator_epochs is given, and translator is null; translator: reference or"),
-        ({"translator": "tokens", "projector": True}, "translator: tokens and projector: true: that reads the pairs"),
-        ({"translator": "tokens", "objective": "distill"}, "learns from no teacher, and objective is distill"),
-        ({"translator": "tokens", "task_adapter": "warm"}, "translator: tokens is not trained over a task_adapter"),
+        ({"translator": "memory", "projector": True}, "translator: memory and projector: true: that reads the pairs"),
+        ({"translator": "memory", "objective": "distill"}, "learns from no teacher, and objective is distill"),
+        ({"translator": "memory", "task_adapter": "warm"}, "translator: memory is not trained over a task_adapter"),
         ({"translator": "reference", "keep_sequences": 1}, "keep_sequences is of adapters that are trained, and"),
-        ({"translator": "tokens", "recipe": "know"}, "leave it at 0 (recipe: know sets keep_directions: 0.9)"),
+        ({"translator": "memory", "recipe": "know"}, "leave it at 0 (recipe: know sets keep_directions: 0.9)"),
         ({"translator": "reference", "inference_methods": ["task"]}, "task asks the task adapter alone"),
     ],
 )
 def test_what_belongs_to_a_translator_goes_with_one(config, words):
     assert words in refusal(config)
-    resolve({"translator": "tokens", "inference_methods": ["task"], "objective": "answers", "heldout_pairs": 1})
+    resolve({"translator": "memory", "inference_methods": ["task"], "objective": "answers", "heldout_pairs": 1})
 
 
 def test_what_a_kind_of_translator_has_anyway_is_nothing_that_is_set():
     for key, usual in of_kind("reference").items():
         (run,) = resolve({"translator": "reference", key: str(usual) if key.endswith("rate") else usual})
         assert run[key] is None
-        (run,) = resolve({"translator": "tokens", key: usual})
+        (run,) = resolve({"translator": "memory", key: usual})
         assert run[key] == usual
         assert type(run[key]) is type(usual)
 

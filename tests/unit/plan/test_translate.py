@@ -37,13 +37,13 @@ def trained(made):
 
 
 def test_the_adapters_of_a_run_with_a_translator_are_translated_into_the_same_tree():
-    made = make(translator="tokens")
+    made = make(translator="memory")
     (kind,) = made.types
     (batch,) = kind.batches
     (translator,) = made.translators
     assert kind.translator == translator
     assert [batch.rule.rpartition("_toy")[0], batch.name.partition("/")[0]] == ["translate_adapters"] * 2
-    folder = "results/adapters/m/rank=2_alpha=32/toy/lr=0.0015_epoch=3_direct_translator=tokens/aug_model=aug/total"
+    folder = "results/adapters/m/rank=2_alpha=32/toy/lr=0.0015_epoch=3_direct_translator=memory/aug_model=aug/total"
     assert batch.outputs["adapters"] == [f"{folder}/data_{did}/passage_{pid}" for did in (0, 1) for pid in (0, 1)]
     assert batch.inputs["translator"] == translator.outputs["translator"]
     plan = whole.Plan(made, answer.make(made))
@@ -53,11 +53,11 @@ def test_the_adapters_of_a_run_with_a_translator_are_translated_into_the_same_tr
     (index,) = made.indexes.values()
     assert index.params["translator"] == translator.outputs["translator"]
     (run,) = index.params["runs"]
-    assert {key: run[key] for key in TRANSLATOR if key in run} == {"translator": "tokens"}
+    assert {key: run[key] for key in TRANSLATOR if key in run} == {"translator": "memory"}
 
 
 def test_tokens_learns_from_prompts_and_has_a_part_that_lies_under_its_adapters():
-    made = make(translator="tokens", inference_methods=["task", "prag", "vanilla"])
+    made = make(translator="memory", inference_methods=["task", "prag", "vanilla"])
     (translator,) = made.translators
     assert not made.trained
     assert records(translator) == []
@@ -133,19 +133,19 @@ def test_another_number_of_pairs_makes_none_of_those_again():
 
 
 def test_embeddings_are_shared_and_are_of_a_kind_of_states():
-    made = make({"translator": "tokens"}, {"translator": "tokens", "translator_epochs": 2}, {"translator": "reference"})
+    made = make({"translator": "memory"}, {"translator": "memory", "translator_epochs": 2}, {"translator": "reference"})
     assert len(made.embeddings) == 2 * 3  # of two kinds of states: own passages, and the two types of projector data
     assert len(made.translators) == 3
     one, other, reference = (kind.batches[0].inputs["embeddings"] for kind in made.translated)
     assert one == other != reference
     assert {job.params["states"] for job in made.embeddings.values()} == {"last", "tokens"}
-    same = make(translator="tokens", num_train_epochs=7, learning_rate=1, objective="answers", seed=3)
+    same = make(translator="memory", num_train_epochs=7, learning_rate=1, objective="answers", seed=3)
     assert same.embeddings.keys() < made.embeddings.keys()
     for other in ({"precision": "bfloat16"}, {"max_length": 99}):
-        assert make(translator="tokens", **other).embeddings.keys().isdisjoint(made.embeddings)
+        assert make(translator="memory", **other).embeddings.keys().isdisjoint(made.embeddings)
 
 
-TOKENS = {"translator": "tokens"}
+TOKENS = {"translator": "memory"}
 
 
 ANOTHER = [
@@ -193,7 +193,7 @@ def test_a_control_is_told_to_who_translates_and_who_trains():
     shared, shuffled = make({"translator_control": "shared"}, {"translator_control": "shuffled"}, **TOKENS).translated
     assert [kind.batches[0].params["control"] for kind in (shared, shuffled)] == ["shared", "shuffled"]
     assert [kind.translator.params["settings"]["control"] for kind in (shared, shuffled)] == [None, "shuffled"]
-    assert "_translator=tokens_translator_control=shared/" in shared.folder.path
+    assert "_translator=memory_translator_control=shared/" in shared.folder.path
 
 
 def test_values_of_its_kind_stand_where_none_are_given():
@@ -207,7 +207,7 @@ def test_values_of_its_kind_stand_where_none_are_given():
 
 def test_names_of_datasets_are_one_word_in_paths():
     (kind,) = make(**TOKENS, translator_datasets=["toy", "many"]).types
-    assert "_translator=tokens_translator_datasets=toy+many/" in kind.folder.path
+    assert "_translator=memory_translator_datasets=toy+many/" in kind.folder.path
 
 
 def test_a_name_that_no_folder_can_have_is_told():
@@ -217,7 +217,7 @@ def test_a_name_that_no_folder_can_have_is_told():
 
 
 def test_a_translators_job_takes_many_passages():
-    made = make(translator="tokens", dataset="many", data_dir="data_projector", projector_data_dir="data_projector")
+    made = make(translator="memory", dataset="many", data_dir="data_projector", projector_data_dir="data_projector")
     assert [len(batch.outputs["adapters"]) for batch in made.batches] == [90]
     many = 3 * part.MANY_PASSAGES_PER_JOB
     tiny.write_rows(Path("data/toy/aug/total.json"), tiny.make_rows(many // 2, pairs=1))
@@ -242,7 +242,7 @@ def test_raw_text_is_translated_by_what_learnt_from_augmented_data():
 def test_it_is_told_where_there_is_nothing_to_learn_from():
     with pytest.raises(LoraryError) as caught:
         make(**TOKENS, translator_datasets=["none"])
-    assert str(caught.value).startswith("translator: tokens: there is no data_projector/none/aug (seen from ")
+    assert str(caught.value).startswith("translator: memory: there is no data_projector/none/aug (seen from ")
     assert "set projector_data_dir and translator_datasets." in str(caught.value)
 
 

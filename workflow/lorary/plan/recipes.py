@@ -12,6 +12,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "keep_sequences": 18,
         "combine_adapters": ["routed"],
     },
+    # The layers are those of the demo's model at four fifths of its depth.
+    "memory": {
+        "translator": "memory",
+        "objective": "answers",
+        "lora_rank": 64,
+        "lora_alpha": 64,
+        "lora_target_modules": ["24.mlp.down_proj", "25.mlp.down_proj", "26.mlp.down_proj"],
+    },
 }
 
 

@@ -47,7 +47,7 @@ LATER: dict[str, Any] = {
     "translator": None,
     "translator_datasets": [],
     "translator_pairs": -1,
-    "translator_epochs": 1,
+    "translator_epochs": None,
     "translator_learning_rate": None,
     "translator_hidden": None,
     "translator_batch": None,
@@ -177,7 +177,7 @@ class Translating:
     translator: str | None
     translator_datasets: list[str]
     translator_pairs: int
-    translator_epochs: int
+    translator_epochs: int | None
     translator_learning_rate: float | None
     translator_hidden: int | None
     translator_batch: int | None

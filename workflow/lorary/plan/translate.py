@@ -14,6 +14,7 @@ from .run import LATER, Run, deciding
 
 # Each goes up with every change that makes what it is of differ by more than rounding: all of it is made again then.
 EMBEDDED, LEARNT, TRANSLATED = 1, 1, 1
+TOKENS = "tokens"
 SHUFFLED = "shuffled"  # the control that is another training: passages have each other's pairs
 SHARED = "shared"  # the folder, beside a translator, of the part that all passages have
 
@@ -28,12 +29,15 @@ class Kind:
     hidden: int  # the width of its inner layers
     learning_rate: float
     batch: int  # passages a step
+    epochs: int
 
 
 KINDS = {
     # After DyPRAG's ParameterTranslator (Tan et al., 2025, arXiv 2503.23895).
-    "reference": Kind("last", learns_from_adapters=True, shared=False, hidden=32, learning_rate=1e-5, batch=1),
-    "tokens": Kind("tokens", learns_from_adapters=False, shared=True, hidden=256, learning_rate=1e-3, batch=8),
+    "reference": Kind(
+        "last", learns_from_adapters=True, shared=False, hidden=32, learning_rate=1e-5, batch=1, epochs=1
+    ),
+    "memory": Kind(TOKENS, learns_from_adapters=False, shared=True, hidden=128, learning_rate=1e-3, batch=8, epochs=3),
 }
 
 
@@ -50,7 +54,7 @@ class Pairs:
 
 def of_kind(name: str | None) -> dict[str, Any]:
     """The keys that a kind has values of its own for."""
-    keys = ("hidden", "learning_rate", "batch")
+    keys = ("hidden", "learning_rate", "batch", "epochs")
     return {f"translator_{key}": getattr(KINDS[name], key) for key in keys} if name else {}
 
 
@@ -91,6 +95,7 @@ def embeddings(run: Run, kind: str, model: Job, table: Job, states: str, passage
         "states": states,
         "precision": run.training.precision,
         "max_length": run.prompts.max_length,
+        "modules": run.training.lora_target_modules if states == TOKENS else [],
     }
     name = f"{run.model.model_name}_{run.data.dataset}_{kind}_{states}_{layout.digest({**inputs, **params})}"
     folder = layout.folder_of(layout.EMBEDDINGS).format(embeddings=name)
@@ -116,7 +121,6 @@ def translator(run: Run, model: Job, base_weight: Job, pairs: list[Pairs]) -> Jo
     settings = {
         "kind": name,
         **{key.removeprefix("translator_"): value for key, value in chosen.items()},
-        "epochs": how.translator_epochs,
         "pairs": sum(some.passages for some in pairs),
         "control": SHUFFLED if how.translator_control == SHUFFLED else None,
         "seed": run.training.seed,
@@ -154,7 +158,7 @@ def translator(run: Run, model: Job, base_weight: Job, pairs: list[Pairs]) -> Jo
             "pairs": files,
             "store": run.jobs.store_dir,
         },
-        resources=Resources(settings["pairs"], how.translator_epochs, run.training.precision),
+        resources=Resources(settings["pairs"], settings["epochs"], run.training.precision),
     )
 
 
