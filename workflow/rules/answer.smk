@@ -3,7 +3,7 @@
 
 rule route:
     input:
-        lambda w: PLAN.answering.routes[w.routes].inputs["table"],
+        lambda w: JOBS["route"][w.routes].inputs["table"],
     output:
         layout.ROUTES,
     log:
@@ -13,46 +13,46 @@ rule route:
     conda:
         "../../envs/lorary.yaml"
     params:
-        setting=lambda w: PLAN.answering.routes[w.routes].params,
+        setting=lambda w: JOBS["route"][w.routes].params,
     script:
         "../scripts/route.py"
 
 
-for gathered in PLAN.answering.predictions:
-    for job in gathered.jobs:
+for job in JOBS["predict"].values():
 
-        rule:
-            name:
-                job.rule
-            input:
-                model=job.inputs["model"],
-                table=job.inputs["table"],
-                templates=job.inputs["templates"],
-                fewshot=job.inputs["fewshot"],
-                records=job.inputs["records"],
-                task_adapter=ancient(job.inputs["task_adapter"]),
-                routes=job.inputs["routes"],
-            output:
-                job.outputs["answers"],
-            log:
-                job.log,
-            benchmark:
-                job.benchmark
-            conda:
-                "../../envs/lorary.yaml"
-            threads: threads
-            resources:
-                gpu=1,
-                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
-                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
-            params:
-                setting=job.params,
-            message:
-                f"Answering: {job.label}"
-            script:
-                "../scripts/predict.py"
+    rule:
+        name:
+            job.rule
+        input:
+            model=job.inputs["model"],
+            table=job.inputs["table"],
+            templates=job.inputs["templates"],
+            fewshot=job.inputs["fewshot"],
+            records=job.inputs["records"],
+            task_adapter=ancient(job.inputs["task_adapter"]),
+            routes=job.inputs["routes"],
+        output:
+            job.outputs["answers"],
+        log:
+            job.log,
+        benchmark:
+            job.benchmark
+        conda:
+            "../../envs/lorary.yaml"
+        threads: threads
+        resources:
+            gpu=1,
+            mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+            runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+        params:
+            setting=job.params,
+        message:
+            f"Answering: {job.label}"
+        script:
+            "../scripts/predict.py"
 
-    job = gathered.result
+
+for job in JOBS["score"].values():
 
     rule:
         name:
@@ -99,40 +99,40 @@ rule scores:
         "../scripts/scores.py"
 
 
-for gathered in PLAN.answering.knowledge:
-    for job in gathered.jobs:
+for job in JOBS["test_passages"].values():
 
-        rule:
-            name:
-                job.rule
-            input:
-                model=job.inputs["model"],
-                table=job.inputs["table"],
-                templates=job.inputs["templates"],
-                fewshot=job.inputs["fewshot"],
-                records=job.inputs["records"],
-                task_adapter=ancient(job.inputs["task_adapter"]),
-            output:
-                job.outputs["answers"],
-            log:
-                job.log,
-            benchmark:
-                job.benchmark
-            conda:
-                "../../envs/lorary.yaml"
-            threads: threads
-            resources:
-                gpu=1,
-                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
-                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
-            params:
-                setting=job.params,
-            message:
-                f"Asking without context: {job.label}"
-            script:
-                "../scripts/test_passages.py"
+    rule:
+        name:
+            job.rule
+        input:
+            model=job.inputs["model"],
+            table=job.inputs["table"],
+            templates=job.inputs["templates"],
+            fewshot=job.inputs["fewshot"],
+            records=job.inputs["records"],
+            task_adapter=ancient(job.inputs["task_adapter"]),
+        output:
+            job.outputs["answers"],
+        log:
+            job.log,
+        benchmark:
+            job.benchmark
+        conda:
+            "../../envs/lorary.yaml"
+        threads: threads
+        resources:
+            gpu=1,
+            mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+            runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+        params:
+            setting=job.params,
+        message:
+            f"Asking without context: {job.label}"
+        script:
+            "../scripts/test_passages.py"
 
-    job = gathered.result
+
+for job in JOBS["knowledge"].values():
 
     rule:
         name:
@@ -161,41 +161,41 @@ for gathered in PLAN.answering.knowledge:
             "../scripts/knowledge.py"
 
 
-for gathered in PLAN.answering.heldout:
-    for job in gathered.jobs:
+for job in JOBS["test_heldout"].values():
 
-        rule:
-            name:
-                job.rule
-            input:
-                model=job.inputs["model"],
-                table=job.inputs["table"],
-                templates=job.inputs["templates"],
-                fewshot=job.inputs["fewshot"],
-                records=job.inputs["records"],
-                task_adapter=ancient(job.inputs["task_adapter"]),
-                questions=job.inputs["questions"],
-            output:
-                job.outputs["answers"],
-            log:
-                job.log,
-            benchmark:
-                job.benchmark
-            conda:
-                "../../envs/lorary.yaml"
-            threads: threads
-            resources:
-                gpu=1,
-                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
-                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
-            params:
-                setting=job.params,
-            message:
-                f"Asking what was held out: {job.label}"
-            script:
-                "../scripts/test_heldout.py"
+    rule:
+        name:
+            job.rule
+        input:
+            model=job.inputs["model"],
+            table=job.inputs["table"],
+            templates=job.inputs["templates"],
+            fewshot=job.inputs["fewshot"],
+            records=job.inputs["records"],
+            task_adapter=ancient(job.inputs["task_adapter"]),
+            questions=job.inputs["questions"],
+        output:
+            job.outputs["answers"],
+        log:
+            job.log,
+        benchmark:
+            job.benchmark
+        conda:
+            "../../envs/lorary.yaml"
+        threads: threads
+        resources:
+            gpu=1,
+            mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+            runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+        params:
+            setting=job.params,
+        message:
+            f"Asking what was held out: {job.label}"
+        script:
+            "../scripts/test_heldout.py"
 
-    job = gathered.result
+
+for job in JOBS["heldout"].values():
 
     rule:
         name:

@@ -1,4 +1,5 @@
-# The plan of the runs, made when the Snakefile is read: the passages are known, so there is no checkpoint.
+# The plan of the runs, made when the Snakefile is read: the passages are known, so there is no checkpoint. A process that
+# runs a job reads that job of it.
 import re
 import sys
 import time
@@ -18,8 +19,8 @@ sys.path.insert(0, str(LIBRARY))
 from lorary.base.support import MODEL_VERSION
 from lorary.core import device, lock, stop
 from lorary.core.errors import LoraryError, explain
-from lorary.core.private import lock_files
-from lorary.plan import layout, recipes, whole
+from lorary.core.private import allowed_rules, lock_files
+from lorary.plan import layout, parts, recipes, whole
 from lorary.plan.config import check_files
 from lorary.plan.model import model_files
 from lorary.report import summary
@@ -29,11 +30,18 @@ STARTED = time.time()
 stop.lead_jobs()
 
 try:
-    if workflow.is_main_process and (told := lock.take_over(".snakemake", partial(lock_files, workflow))):
+    part = None
+    if not workflow.is_main_process:
+        part = parts.read(allowed_rules(), config)
+    elif told := lock.take_over(".snakemake", partial(lock_files, workflow)):
         print(told, file=sys.stderr)
     if workflow.is_main_process:
         check_files(workflow.configfiles)
-    PLAN = whole.make(config)
+    PLAN = whole.nothing() if part else whole.make(config)
+    JOBS = {**PLAN.jobs, **part.jobs} if part else PLAN.jobs
+    PROMPTS_ARE_GROUPED = (part or PLAN).prompts_are_grouped
+    if workflow.is_main_process and not workflow.output_settings.dryrun:
+        parts.write(PLAN, config, workflow.modifier.modify_rulename)
     if workflow.is_main_process and (told := recipes.told(config)):
         print(*told, sep="\n", file=sys.stderr)
 except LoraryError as error:
@@ -54,9 +62,9 @@ def threads(wildcards):
 
 
 def planned(name):
-    """What this plan has to make under a name of PLAN.encoding.raw, as a pattern: what an earlier call has left, and is
+    """What this plan has to make in a stage of raw text, as a pattern: what an earlier call has left, and is
     read now, is nothing to be made."""
-    return "|".join(map(re.escape, PLAN.encoding.raw[name])) or "(?!)"
+    return "|".join(map(re.escape, JOBS[name])) or "(?!)"
 
 
 def plot(name, category, what):

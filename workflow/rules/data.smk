@@ -3,7 +3,7 @@
 
 rule load_data:
     input:
-        lambda w: PLAN.encoding.tables[w.table].inputs["files"],
+        lambda w: JOBS["load_data"][w.table].inputs["files"],
     output:
         layout.TABLE,
     log:
@@ -13,6 +13,6 @@ rule load_data:
     conda:
         "../../envs/lorary.yaml"
     params:
-        setting=lambda w: PLAN.encoding.tables[w.table].params,
+        setting=lambda w: JOBS["load_data"][w.table].params,
     script:
         "../scripts/load_data.py"

@@ -1,7 +1,7 @@
 # One merged adapter of a question, or of a list of passages: `snakemake export --config export=total/data_0`; or
 # (routed) a table from question to adapter. Not part of a run.
 
-for job in PLAN.answering.exports:
+for job in JOBS["export_adapter"].values():
 
     rule:
         name:
@@ -25,7 +25,7 @@ for job in PLAN.answering.exports:
             "../scripts/export_adapter.py"
 
 
-for job in PLAN.answering.exported_routes:
+for job in JOBS["export_routes"].values():
 
     rule:
         name:

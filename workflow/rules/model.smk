@@ -3,7 +3,7 @@
 
 rule get_model:
     input:
-        lambda w: model_files(PLAN.encoding.models[w.model].params["model_path"]),
+        lambda w: model_files(JOBS["get_model"][w.model].params["model_path"]),
     output:
         directory(layout.MODEL),
     log:
@@ -18,13 +18,13 @@ rule get_model:
         "../../envs/lorary.yaml"
     params:
         # Of wildcards alone: Snakemake notices no change of params that are functions of the output.
-        source=lambda w: PLAN.encoding.models[w.model].params,
+        source=lambda w: JOBS["get_model"][w.model].params,
         version=MODEL_VERSION,
     script:
         "../scripts/get_model.py"
 
 
-for job in PLAN.encoding.base_weights:
+for job in JOBS["init_base_weight"].values():
 
     rule:
         name:

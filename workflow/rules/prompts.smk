@@ -3,10 +3,10 @@
 
 rule build_prompts:
     input:
-        model=lambda w: PLAN.encoding.prompts[w.prompts].inputs["model"],
-        table=lambda w: PLAN.encoding.prompts[w.prompts].inputs["table"],
-        templates=lambda w: PLAN.encoding.prompts[w.prompts].inputs["templates"],
-        fewshot=lambda w: PLAN.encoding.prompts[w.prompts].inputs["fewshot"],
+        model=lambda w: JOBS["build_prompts"][w.prompts].inputs["model"],
+        table=lambda w: JOBS["build_prompts"][w.prompts].inputs["table"],
+        templates=lambda w: JOBS["build_prompts"][w.prompts].inputs["templates"],
+        fewshot=lambda w: JOBS["build_prompts"][w.prompts].inputs["fewshot"],
     output:
         layout.PROMPTS,
     log:
@@ -19,7 +19,7 @@ rule build_prompts:
     retries: 0
     # A rule with a group is no local one.
     group:
-        "prompts" if PLAN.prompts_are_grouped else None
+        "prompts" if PROMPTS_ARE_GROUPED else None
     localrule: True
     conda:
         "../../envs/lorary.yaml"
@@ -27,6 +27,6 @@ rule build_prompts:
         mem_mb=2000,
         runtime=10,
     params:
-        setting=lambda w: PLAN.encoding.prompts[w.prompts].params,
+        setting=lambda w: JOBS["build_prompts"][w.prompts].params,
     script:
         "../scripts/build_prompts.py"

@@ -3,7 +3,7 @@
 
 rule read_passages:
     input:
-        lambda w: PLAN.encoding.raw["read_passages"][w.raw].inputs["files"],
+        lambda w: JOBS["read_passages"][w.raw].inputs["files"],
     output:
         layout.RAW,
     log:
@@ -15,7 +15,7 @@ rule read_passages:
     conda:
         "../../envs/lorary.yaml"
     params:
-        setting=lambda w: PLAN.encoding.raw["read_passages"][w.raw].params,
+        setting=lambda w: JOBS["read_passages"][w.raw].params,
         cache=layout.CUT,
     script:
         "../scripts/read_passages.py"
@@ -23,7 +23,7 @@ rule read_passages:
 
 rule index_corpus:
     input:
-        lambda w: PLAN.encoding.raw["index_corpus"][w.index].inputs["corpus"],
+        lambda w: JOBS["index_corpus"][w.index].inputs["corpus"],
     output:
         directory(layout.CORPUS_INDEX),
     log:
@@ -37,15 +37,15 @@ rule index_corpus:
     conda:
         "../../envs/lorary.yaml"
     params:
-        setting=lambda w: PLAN.encoding.raw["index_corpus"][w.index].params,
+        setting=lambda w: JOBS["index_corpus"][w.index].params,
     script:
         "../scripts/index_corpus.py"
 
 
 rule retrieve:
     input:
-        files=lambda w: PLAN.encoding.raw["retrieve"][w.raw].inputs["files"],
-        index=lambda w: PLAN.encoding.raw["retrieve"][w.raw].inputs["index"],
+        files=lambda w: JOBS["retrieve"][w.raw].inputs["files"],
+        index=lambda w: JOBS["retrieve"][w.raw].inputs["index"],
     output:
         layout.RETRIEVED,
     log:
@@ -59,7 +59,7 @@ rule retrieve:
     conda:
         "../../envs/lorary.yaml"
     params:
-        setting=lambda w: PLAN.encoding.raw["retrieve"][w.raw].params,
+        setting=lambda w: JOBS["retrieve"][w.raw].params,
     script:
         "../scripts/retrieve.py"
 
@@ -67,9 +67,9 @@ rule retrieve:
 # A batch of passages; what is finished is in the store first, as in training.
 rule augment:
     input:
-        table=lambda w: PLAN.encoding.raw["augment"][w.part].inputs["table"],
-        model=lambda w: PLAN.encoding.raw["augment"][w.part].inputs["model"],
-        wording=lambda w: PLAN.encoding.raw["augment"][w.part].inputs["wording"],
+        table=lambda w: JOBS["augment"][w.part].inputs["table"],
+        model=lambda w: JOBS["augment"][w.part].inputs["model"],
+        wording=lambda w: JOBS["augment"][w.part].inputs["wording"],
     output:
         layout.AUGMENT_PART,
     log:
@@ -85,22 +85,22 @@ rule augment:
     threads: threads
     resources:
         # A model here takes a GPU; a server is asked by a processor.
-        gpu=lambda w: 1 if PLAN.encoding.raw["augment"][w.part].inputs["model"] else 0,
+        gpu=lambda w: 1 if JOBS["augment"][w.part].inputs["model"] else 0,
         # For a cluster; each attempt asks for more.
-        mem_mb=lambda w, input, attempt: PLAN.encoding.raw["augment"][w.part].resources.memory_mb(input.model, attempt),
-        runtime=lambda w, input, attempt: PLAN.encoding.raw["augment"][w.part].resources.minutes(input.model, attempt),
+        mem_mb=lambda w, input, attempt: JOBS["augment"][w.part].resources.memory_mb(input.model, attempt),
+        runtime=lambda w, input, attempt: JOBS["augment"][w.part].resources.minutes(input.model, attempt),
     params:
-        setting=lambda w: {k: v for k, v in PLAN.encoding.raw["augment"][w.part].params.items() if k != "others"},
+        setting=lambda w: {k: v for k, v in JOBS["augment"][w.part].params.items() if k != "others"},
         # Decides nothing. Snakemake notices no change of params that are functions of the output.
-        others=lambda w, output: PLAN.encoding.raw["augment"][w.part].params["others"],
+        others=lambda w, output: JOBS["augment"][w.part].params["others"],
     script:
         "../scripts/augment.py"
 
 
 rule augmented_data:
     input:
-        table=lambda w: PLAN.encoding.raw["augmented_data"][w.augmented].inputs["table"],
-        made=lambda w: PLAN.encoding.raw["augmented_data"][w.augmented].inputs["parts"],
+        table=lambda w: JOBS["augmented_data"][w.augmented].inputs["table"],
+        made=lambda w: JOBS["augmented_data"][w.augmented].inputs["parts"],
     output:
         data=layout.AUGMENTED,
         about=layout.AUGMENTATION,
@@ -113,6 +113,6 @@ rule augmented_data:
     conda:
         "../../envs/lorary.yaml"
     params:
-        setting=lambda w: PLAN.encoding.raw["augmented_data"][w.augmented].params,
+        setting=lambda w: JOBS["augmented_data"][w.augmented].params,
     script:
         "../scripts/augmented_data.py"

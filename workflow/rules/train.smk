@@ -3,12 +3,12 @@
 
 rule keep:
     input:
-        model=lambda w: PLAN.encoding.kept[w.kept].inputs["model"],
+        model=lambda w: JOBS["keep"][w.kept].inputs["model"],
         # The digests of all others are in the params, and in the file's name.
-        questions=lambda w: ancient(PLAN.encoding.kept[w.kept].inputs["questions"]),
-        prompt_templates=lambda w: ancient(PLAN.encoding.kept[w.kept].inputs["prompt_templates"]),
-        fewshot=lambda w: ancient(PLAN.encoding.kept[w.kept].inputs["fewshot"]),
-        task_adapter=lambda w: ancient(PLAN.encoding.kept[w.kept].inputs["task_adapter"]),
+        questions=lambda w: ancient(JOBS["keep"][w.kept].inputs["questions"]),
+        prompt_templates=lambda w: ancient(JOBS["keep"][w.kept].inputs["prompt_templates"]),
+        fewshot=lambda w: ancient(JOBS["keep"][w.kept].inputs["fewshot"]),
+        task_adapter=lambda w: ancient(JOBS["keep"][w.kept].inputs["task_adapter"]),
     output:
         layout.KEPT,
     log:
@@ -22,10 +22,10 @@ rule keep:
     threads: threads
     resources:
         gpu=1,
-        mem_mb=lambda w, input, attempt: PLAN.encoding.kept[w.kept].resources.memory_mb(input.model, attempt),
-        runtime=lambda w, input, attempt: PLAN.encoding.kept[w.kept].resources.minutes(input.model, attempt),
+        mem_mb=lambda w, input, attempt: JOBS["keep"][w.kept].resources.memory_mb(input.model, attempt),
+        runtime=lambda w, input, attempt: JOBS["keep"][w.kept].resources.minutes(input.model, attempt),
     params:
-        setting=lambda w: PLAN.encoding.kept[w.kept].params,
+        setting=lambda w: JOBS["keep"][w.kept].params,
     message:
         "Asking the base model what adapters are to spare"
     script:
@@ -35,49 +35,46 @@ rule keep:
 # One job trains one batch of passages and declares each of its adapter directories, or its pack, so each batch has its
 # rule.
 
-for kind in PLAN.encoding.trained:
-    passages = kind.passages
+for job in JOBS["train_adapters"].values():
 
-    for job in kind.batches:
-
-        rule:
-            name:
-                job.rule
-            input:
-                model=job.inputs["model"],
-                # Its settings are in the record's name, and a call for other data may touch it.
-                base_weight=ancient(job.inputs["base_weight"]),
-                prompts=job.inputs["prompts"],
-                # Its digest is in the params.
-                task_adapter=ancient(job.inputs["task_adapter"]),
-                # Whose settings are in its name.
-                kept=ancient(job.inputs["kept"]),
-            output:
-                # First, since it is what is asked for: Snakemake compares with one after the other.
-                record=job.outputs["record"],
-                adapters=job.declared if "pack" in job.outputs else [directory(adapter) for adapter in job.declared],
-            log:
-                text=job.log,
-                outcome=job.outcome,
-            benchmark:
-                job.benchmark
-            conda:
-                "../../envs/lorary.yaml"
-            threads: threads
-            resources:
-                gpu=1,
-                # For a cluster; each attempt asks for more.
-                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
-                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
-            params:
-                setting=job.params,
-            message:
-                f"Training {job.label} of {passages} passages"
-            script:
-                "../scripts/train_adapters.py"
+    rule:
+        name:
+            job.rule
+        input:
+            model=job.inputs["model"],
+            # Its settings are in the record's name, and a call for other data may touch it.
+            base_weight=ancient(job.inputs["base_weight"]),
+            prompts=job.inputs["prompts"],
+            # Its digest is in the params.
+            task_adapter=ancient(job.inputs["task_adapter"]),
+            # Whose settings are in its name.
+            kept=ancient(job.inputs["kept"]),
+        output:
+            # First, since it is what is asked for: Snakemake compares with one after the other.
+            record=job.outputs["record"],
+            adapters=job.declared if "pack" in job.outputs else [directory(adapter) for adapter in job.declared],
+        log:
+            text=job.log,
+            outcome=job.outcome,
+        benchmark:
+            job.benchmark
+        conda:
+            "../../envs/lorary.yaml"
+        threads: threads
+        resources:
+            gpu=1,
+            # For a cluster; each attempt asks for more.
+            mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+            runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+        params:
+            setting=job.params,
+        message:
+            f"Training {job.label} of {job.of} passages"
+        script:
+            "../scripts/train_adapters.py"
 
 
-for job in PLAN.encoding.indexes.values():
+for job in JOBS["index_adapters"].values():
 
     rule:
         name:

@@ -1,6 +1,7 @@
 """Private functions of torch, transformers and Snakemake that have no public counterpart, here and nowhere else: what
 has to be looked at when their versions change. Each imports its library when called, since most jobs need none."""
 
+import argparse
 import functools
 import inspect
 import os
@@ -46,6 +47,13 @@ def lock_files(workflow: Any) -> list[str]:
     """The names of the files that this Snakemake has written as its lock; none before it has it. Snakemake says of no
     lock whose it is."""
     return [os.path.basename(path) for path in getattr(workflow.persistence, "_lockfile", {}).values()]
+
+
+def allowed_rules() -> list[str]:
+    """The rules whose jobs this process of Snakemake may run. It says so to the Snakefile only after that is read."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--allowed-rules", nargs="+", default=[])
+    return parser.parse_known_args()[0].allowed_rules
 
 
 def fused_rms_norm(x: "Tensor", weight: "Tensor", eps: float) -> tuple["Tensor", "Tensor"]:

@@ -270,6 +270,7 @@ def _batches(
                 outputs=outputs,
                 params={**params, "label": label, **of_pack},
                 resources=Resources(last + 1 - start, epochs, run.training.precision),
+                of=len(passages),
             )
         )
     return batches

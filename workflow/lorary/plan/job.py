@@ -18,6 +18,7 @@ class Job:
     params: dict[str, Any]  # plain values: a script gets nothing else
     name: str = ""  # of its log and its benchmark; the rule's, where it is not another
     resources: Resources | AugmentResources | None = field(default=None, compare=False)
+    of: int = field(default=0, compare=False)  # of a training job, for people: so many passages its type has
 
     @property
     def log(self) -> str:

@@ -5,10 +5,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import answer, encode, layout
-from .answer import Answering
+from . import answer, encode, layout, raw
+from .answer import Answering, Gathered
 from .config import resolve
 from .encode import Encoding
+from .job import Job
 
 # So many files of prompt ids are made where Snakemake runs, on a cluster too: some minutes. More are sent, grouped.
 LOCAL_PROMPTS = 200
@@ -18,6 +19,31 @@ LOCAL_PROMPTS = 200
 class Plan:
     encoding: Encoding
     answering: Answering
+
+    @cached_property
+    def jobs(self) -> dict[str, dict[str, Job]]:
+        """By stage, and there by what tells them apart in their rules: the name of the rule, where each has its own, or
+        what a wildcard of it stands for."""
+        encoding, answering = self.encoding, self.answering
+        named = {
+            "get_model": encoding.models,
+            "load_data": encoding.tables,
+            "build_prompts": encoding.prompts,
+            "keep": encoding.kept,
+            "route": answering.routes,
+            **encoding.raw,
+        }
+        ruled = {
+            "init_base_weight": encoding.base_weights,
+            "train_adapters": encoding.batches,
+            "index_adapters": encoding.indexes.values(),
+            **_gathered("predict", "score", answering.predictions),
+            **_gathered("test_passages", "knowledge", answering.knowledge),
+            **_gathered("test_heldout", "heldout", answering.heldout),
+            "export_adapter": answering.exports,
+            "export_routes": answering.exported_routes,
+        }
+        return named | {stage: {job.rule: job for job in jobs} for stage, jobs in ruled.items()}
 
     @cached_property
     def models(self) -> list[str]:
@@ -209,7 +235,16 @@ class Plan:
         return [{"base_weight": run.base_weight, "run": run.about} for run in self.encoding.indexes]
 
 
+def nothing() -> Plan:
+    """The plan of no run."""
+    return Plan(Encoding({}, {}, {}, [], {}, [], {}, {rule: {} for rule in raw.RULES}), Answering([], [], []))
+
+
 def make(config: dict[str, Any]) -> Plan:
     """The plan of a config as Snakemake hands it over. Reads the data's outline. Raises LoraryError."""
     encoding = encode.make(resolve(config))
     return Plan(encoding, answer.make(encoding))
+
+
+def _gathered(stage: str, result: str, all_of_it: list[Gathered]) -> dict[str, list[Job]]:
+    return {stage: [job for each in all_of_it for job in each.jobs], result: [each.result for each in all_of_it]}
