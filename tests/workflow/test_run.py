@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import tiny
+from project import wait_until
 
 COLUMNS = ["type", "did", "pid", "question", "path", "digest"]
 COLUMNS += [
@@ -137,12 +138,19 @@ def test_a_larger_sample_trains_only_what_is_new(finished):
     assert len(list((finished.folder / "elsewhere").glob("**/data_*/passage_*"))) == 4
 
 
-def test_two_fresh_runs_give_the_same_bytes_and_files_that_the_umask_allows(finished, project):
+def test_two_fresh_runs_give_the_same_bytes_though_the_config_is_edited_meanwhile(finished, project):
+    """And files that the umask allows."""
     mask = os.umask(0o027)
     try:
-        project.snakemake(passages_per_job=6)
+        run = project.start(passages_per_job=6)
     finally:
         os.umask(mask)
+    wait_until(lambda: any(project.folder.glob(".snakemake/lorary/plans/[0-9a-f]*")), run)
+    edited = project.folder / "edited.yaml"
+    edited.write_text(json.dumps({**project.settings, "learning_rate": 0.5, "seed": 7, "passages_per_job": 1}))
+    edited.replace(project.folder / "mine.yaml")
+    said = run.communicate()[0]
+    assert run.returncode == 0, said
     for folder in ("results", "resources/models"):
         for path in (project.folder / folder).rglob("*"):
             mode = path.lstat().st_mode
