@@ -87,6 +87,12 @@ class Project:
             start_new_session=True,
         )
 
+    def edit_config(self, **settings) -> None:
+        """What a user may do while a run goes on that was given that file."""
+        edited = self.folder / "edited.yaml"
+        edited.write_text(json.dumps({**self.settings, **settings}))
+        edited.replace(self.folder / "mine.yaml")  # a job may be reading it
+
     def reads(self, **settings) -> None:
         """Read config and data as snakemake does, without it; in this process, whose folder is the project's. Raises
         LoraryError."""

@@ -141,10 +141,11 @@ def test_a_job_that_is_preempted_and_requeued(cluster, begin, slow):
 
 
 def test_a_job_over_its_time_limit_is_tried_again_with_more_and_trains_the_rest(cluster, begin, slow, tmp_path):
-    """And in the end the adapters are those of a local run."""
+    """And in the end the adapters are those of a local run, though the config was edited meanwhile."""
     local = slow.copy(tmp_path / "local")
     run = begin(slow)
     number = run.in_the_middle_of_the_first()
+    slow.edit_config(learning_rate=0.5, seed=7, passages_per_job=1)
     before = cluster.jobs()[number]["TimeLimit"]
     cluster.call("scontrol", "update", f"JobId={number}", "EndTime=now")
     code, output = run.end()

@@ -146,9 +146,7 @@ def test_two_fresh_runs_give_the_same_bytes_though_the_config_is_edited_meanwhil
     finally:
         os.umask(mask)
     wait_until(lambda: any(project.folder.glob(".snakemake/lorary/plans/[0-9a-f]*")), run)
-    edited = project.folder / "edited.yaml"
-    edited.write_text(json.dumps({**project.settings, "learning_rate": 0.5, "seed": 7, "passages_per_job": 1}))
-    edited.replace(project.folder / "mine.yaml")
+    project.edit_config(learning_rate=0.5, seed=7, passages_per_job=1)
     said = run.communicate()[0]
     assert run.returncode == 0, said
     for folder in ("results", "resources/models"):

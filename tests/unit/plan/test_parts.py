@@ -76,10 +76,10 @@ def test_a_job_is_what_it_was_planned_to_be_whatever_the_config_says_now():
 
 def test_without_its_part_a_job_is_made_of_the_whole_plan_or_not_at_all(monkeypatch):
     batch = write().encoding.batches[0]
-    assert parts.read(["scores"], config()) is None
-    assert parts.read([batch.rule, "scores"], config()) is None  # a group
+    assert parts.read(["verify"], config()) is None
+    assert parts.read([batch.rule, "verify"], config()) is None  # a group
     with pytest.raises(LoraryError, match="has changed since this call of Snakemake began"):
-        parts.read(["scores"], config(seed=7))
+        parts.read(["verify"], config(seed=7))
     whole_file = file().read_bytes()
     for damaged in (b"", whole_file[:100], whole_file[: len(whole_file) // 2], whole_file.replace(b"x", b"y")):
         file().write_bytes(damaged)

@@ -23,7 +23,7 @@ def make(by_run: dict[RunFolder, list[Type]], made: dict[str, Job]) -> Iterator[
     number = 0
     for run, kinds in by_run.items():
         exports = dict.fromkeys(_exported(answers) for kind in kinds for answers in kind.exporting)
-        if not exports:  # mostly: and every job of a cluster reads the Snakefile again
+        if not exports:  # mostly
             continue
         task = kinds[0].task  # of all of them
         batches = {
