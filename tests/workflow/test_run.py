@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 
 import pandas as pd
 import torch
@@ -11,7 +13,6 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import tiny
-from project import wait_until
 
 COLUMNS = ["type", "did", "pid", "question", "path", "digest"]
 COLUMNS += [
@@ -138,17 +139,52 @@ def test_a_larger_sample_trains_only_what_is_new(finished):
     assert len(list((finished.folder / "elsewhere").glob("**/data_*/passage_*"))) == 4
 
 
-def test_two_fresh_runs_give_the_same_bytes_though_the_config_is_edited_meanwhile(finished, project):
-    """And files that the umask allows."""
+CALL = """
+import json, os, sys, yaml
+sys.path.insert(0, "workflow")
+from lorary.plan import parts, whole
+files = [yaml.safe_load(open(name, encoding="utf-8")) for name in ("config.yaml", "mine.yaml")]
+config = files[0] | files[1]
+plan = whole.make(config)
+parts.write(plan, config, str)
+batch = plan.encoding.batches[0]
+print(json.dumps([os.environ[parts.PLANNED], batch.rule, batch.outputs["record"], batch.log]))
+"""
+
+
+def test_a_job_of_a_cluster_does_what_was_planned_or_says_that_it_cannot(finished):
+    def run(*arguments, **env):
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **env}
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=finished.folder, env=env, capture_output=True, text=True
+        )
+
+    planned, rule, record, log = json.loads(run("-c", CALL).stdout)  # as `onstart` does
+    (finished.folder / record).unlink()
+    finished.edit_config(learning_rate=0.5, seed=7, passages_per_job=1)
+
+    def job(rule):
+        """As a cluster's scheduler starts it."""
+        how = ["--mode", "remote", "--force-use-threads", "--force", "--nolock", "--ignore-incomplete", "--no-hooks"]
+        how += ["--cores", "1", "--configfiles", "mine.yaml", "--target-jobs", f"{rule}:", "--allowed-rules", rule]
+        return run("-m", "snakemake", *how, LORARY_PLAN=planned)
+
+    done = job(rule)
+    assert done.returncode == 0, done.stderr
+    assert (finished.folder / record).is_file()
+    assert "3 linked from the store" in (finished.folder / log).read_text(encoding="utf-8")
+    refused = job("verify")
+    assert refused.returncode == 1
+    assert "The config (config.yaml, --configfile), or Lorary itself, has changed" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_two_fresh_runs_give_the_same_bytes_and_files_that_the_umask_allows(finished, project):
     mask = os.umask(0o027)
     try:
-        run = project.start(passages_per_job=6)
+        project.snakemake(passages_per_job=6)
     finally:
         os.umask(mask)
-    wait_until(lambda: any(project.folder.glob(".snakemake/lorary/plans/[0-9a-f]*")), run)
-    project.edit_config(learning_rate=0.5, seed=7, passages_per_job=1)
-    said = run.communicate()[0]
-    assert run.returncode == 0, said
     for folder in ("results", "resources/models"):
         for path in (project.folder / folder).rglob("*"):
             mode = path.lstat().st_mode

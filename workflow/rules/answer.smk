@@ -77,30 +77,26 @@ for job in JOBS["score"].values():
             "../scripts/score.py"
 
 
-for job in JOBS["scores"].values():
-
-    rule:
-        name:
-            job.rule
-        input:
-            job.inputs["predictions"],
-        output:
-            report(
-                layout.SCORES,
-                caption="../report/scores_table.rst",
-                category="Scores",
-                labels={"what": "table of all runs"},
-            ),
-        log:
-            layout.log("scores"),
-        retries: 0
-        localrule: True
-        conda:
-            "../../envs/lorary.yaml"
-        params:
-            runs=job.params["runs"],
-        script:
-            "../scripts/scores.py"
+rule scores:
+    input:
+        PLAN.predictions,
+    output:
+        report(
+            layout.SCORES,
+            caption="../report/scores_table.rst",
+            category="Scores",
+            labels={"what": "table of all runs"},
+        ),
+    log:
+        layout.log("scores"),
+    retries: 0
+    localrule: True
+    conda:
+        "../../envs/lorary.yaml"
+    params:
+        runs=PLAN.answered_runs(),
+    script:
+        "../scripts/scores.py"
 
 
 for job in JOBS["test_passages"].values():

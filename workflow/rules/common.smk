@@ -1,5 +1,5 @@
-# The plan of the runs, made when the Snakefile is read: the passages are known, so there is no checkpoint. A process that
-# runs a job reads that job of it.
+# The plan of the runs, made when the Snakefile is read: the passages are known, so there is no checkpoint. A process
+# that a cluster starts for a job reads that job of it.
 import re
 import sys
 import time
@@ -40,7 +40,8 @@ try:
     PLAN = whole.nothing() if part else whole.make(config)
     JOBS = {**PLAN.jobs, **part.jobs} if part else PLAN.jobs
     PROMPTS_ARE_GROUPED = (part or PLAN).prompts_are_grouped
-    if workflow.is_main_process and not workflow.output_settings.dryrun:
+    # A module has no `onstart`.
+    if workflow.is_main_process and not workflow.modifier.is_main_snakefile() and not workflow.output_settings.dryrun:
         parts.write(PLAN, config, workflow.modifier.modify_rulename)
     if workflow.is_main_process and (told := recipes.told(config)):
         print(*told, sep="\n", file=sys.stderr)
@@ -74,6 +75,11 @@ def plot(name, category, what):
 
 onstart:
     stop.pass_sigterm_on()
+    if not workflow.local_exec:
+        try:
+            parts.write(PLAN, config, str)
+        except OSError as error:
+            raise WorkflowError(explain(error) or str(error)) from None
 
 
 onsuccess:

@@ -1,8 +1,8 @@
 """The jobs of a plan, each to be read without the others.
 
-Snakemake starts jobs as processes of their own. Each reads the Snakefile again, and would make the whole plan for the
-sake of one job. So a call writes the jobs of its plan into a file, and leaves the file's name in the environment, which
-its jobs have too, on Slurm as well. They do what they were planned for, whatever has become of the config since.
+On a cluster a job is a Snakemake of its own, which reads the Snakefile again and would make the whole plan for the sake
+of one job. So a call writes the jobs of its plan into a file, and leaves the file's name in the environment, which
+Slurm hands on to them. They do what they were planned for, whatever has become of the config since.
 """
 
 import contextlib

@@ -40,10 +40,6 @@ class Plan:
             **_gathered("predict", "score", answering.predictions),
             **_gathered("test_passages", "knowledge", answering.knowledge),
             **_gathered("test_heldout", "heldout", answering.heldout),
-            "scores": [
-                Job("scores", "all runs", {"predictions": self.predictions}, {}, {"runs": self.answered_runs()})
-            ],
-            "report": [self._report()],
             "export_adapter": answering.exports,
             "export_routes": answering.exported_routes,
         }
@@ -136,11 +132,6 @@ class Plan:
     @cached_property
     def everything(self) -> list[str]:
         return [*self.adapters, *self.base_weights, *self.indexes, *self.answers, *self.scores, *self.report]
-
-    def _report(self) -> Job:
-        keys = ("indexes", "scores", "predictions", "records", "augmented")
-        params = {"runs": self.shown_runs(), "augmented": self.shown_augmentation()}
-        return Job("report", "all runs", {key: getattr(self, key) for key in keys}, {"page": layout.REPORT}, params)
 
     def shown_runs(self) -> list[dict[str, Any]]:
         """What the summary page shows of each run: where its results lie."""
