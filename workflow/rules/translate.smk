@@ -3,8 +3,8 @@
 
 rule embed:
     input:
-        model=lambda w: PLAN.encoding.embeddings[w.embeddings].inputs["model"],
-        table=lambda w: PLAN.encoding.embeddings[w.embeddings].inputs["table"],
+        model=lambda w: JOBS["embed"][w.embeddings].inputs["model"],
+        table=lambda w: JOBS["embed"][w.embeddings].inputs["table"],
     output:
         layout.EMBEDDINGS,
     log:
@@ -19,19 +19,17 @@ rule embed:
     threads: threads
     resources:
         gpu=1,
-        mem_mb=lambda w, input, attempt: PLAN.encoding.embeddings[w.embeddings].resources.memory_mb(
-            input.model, attempt
-        ),
-        runtime=lambda w, input, attempt: PLAN.encoding.embeddings[w.embeddings].resources.minutes(input.model, attempt),
+        mem_mb=lambda w, input, attempt: JOBS["embed"][w.embeddings].resources.memory_mb(input.model, attempt),
+        runtime=lambda w, input, attempt: JOBS["embed"][w.embeddings].resources.minutes(input.model, attempt),
     params:
-        setting=lambda w: PLAN.encoding.embeddings[w.embeddings].params,
+        setting=lambda w: JOBS["embed"][w.embeddings].params,
     message:
         "Reading passages: {wildcards.embeddings} {wildcards.start}-{wildcards.stop}"
     script:
         "../scripts/embed.py"
 
 
-for job in PLAN.encoding.translators:
+for job in JOBS["train_translator"].values():
 
     rule:
         name:
@@ -66,37 +64,34 @@ for job in PLAN.encoding.translators:
 
 # As in training, each batch has its rule.
 
-for kind in PLAN.encoding.translated:
-    passages = kind.passages
+for job in JOBS["translate_adapters"].values():
 
-    for job in kind.batches:
-
-        rule:
-            name:
-                job.rule
-            input:
-                model=job.inputs["model"],
-                base_weight=ancient(job.inputs["base_weight"]),
-                embeddings=job.inputs["embeddings"],
-                translator=job.inputs["translator"],
-            output:
-                record=job.outputs["record"],
-                adapters=job.declared if "pack" in job.outputs else [directory(adapter) for adapter in job.declared],
-            log:
-                text=job.log,
-                outcome=job.outcome,
-            benchmark:
-                job.benchmark
-            conda:
-                "../../envs/lorary.yaml"
-            threads: threads
-            resources:
-                gpu=1,
-                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
-                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
-            params:
-                setting=job.params,
-            message:
-                f"Translating {job.label} of {passages} passages"
-            script:
-                "../scripts/translate_adapters.py"
+    rule:
+        name:
+            job.rule
+        input:
+            model=job.inputs["model"],
+            base_weight=ancient(job.inputs["base_weight"]),
+            embeddings=job.inputs["embeddings"],
+            translator=job.inputs["translator"],
+        output:
+            record=job.outputs["record"],
+            adapters=job.declared if "pack" in job.outputs else [directory(adapter) for adapter in job.declared],
+        log:
+            text=job.log,
+            outcome=job.outcome,
+        benchmark:
+            job.benchmark
+        conda:
+            "../../envs/lorary.yaml"
+        threads: threads
+        resources:
+            gpu=1,
+            mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+            runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+        params:
+            setting=job.params,
+        message:
+            f"Translating {job.label} of {job.of} passages"
+        script:
+            "../scripts/translate_adapters.py"

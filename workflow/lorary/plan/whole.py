@@ -30,12 +30,15 @@ class Plan:
             "load_data": encoding.tables,
             "build_prompts": encoding.prompts,
             "keep": encoding.kept,
+            "embed": encoding.embeddings,
             "route": answering.routes,
             **encoding.raw,
         }
+        adapters = {"train_adapters": encoding.trained, "translate_adapters": encoding.translated}
         ruled = {
             "init_base_weight": encoding.base_weights,
-            "train_adapters": encoding.batches,
+            "train_translator": encoding.translators,
+            **{stage: [job for kind in kinds for job in kind.batches] for stage, kinds in adapters.items()},
             "index_adapters": encoding.indexes.values(),
             **_gathered("predict", "score", answering.predictions),
             **_gathered("test_passages", "knowledge", answering.knowledge),
@@ -237,7 +240,7 @@ class Plan:
 
 def nothing() -> Plan:
     """The plan of no run."""
-    return Plan(Encoding({}, {}, {}, [], {}, [], {}, {rule: {} for rule in raw.RULES}), Answering([], [], []))
+    return Plan(Encoding({}, {}, {}, [], {}, {}, [], [], {}, {rule: {} for rule in raw.RULES}), Answering([], [], []))
 
 
 def make(config: dict[str, Any]) -> Plan:
