@@ -298,7 +298,8 @@ def test_an_adapter_in_a_pack_gets_the_digest_of_a_later_release(store):
 
 
 def test_adapters_of_other_shapes_make_no_pack(store):
-    store.put("ff" * 32, CONTENT, save({"a": np.zeros(5, np.float32)}), {})
-    with pytest.raises(LoraryError, match="are no tensor together"):
-        link(store, PLACES | {"data_9/passage_0": "ff" * 32})
-    assert len(list(store.digests())) == 5
+    for key, other in (("ff", np.zeros(5, np.float32)), ("ee", np.zeros(24, np.float16))):
+        store.put(key * 32, CONTENT, save({"a": other}), {})
+        with pytest.raises(LoraryError, match="are no tensor together"):
+            link(store, PLACES | {"data_9/passage_0": key * 32})
+    assert len(list(store.digests())) == 6

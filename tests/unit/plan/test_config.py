@@ -205,6 +205,7 @@ BAD = {
     "task_adapter": ["", 1, []],
     "seed": [-1, 0.5, None, INF],
     "precision": ["float16", "fp32", None, 32],
+    "adapter_precision": ["float16", "tf32", None, 16],
     "distill_top_k": [0, 1025, 1.5, "all", None],
     "distill_temperature": [0, -1, NAN, INF, "hot", None],
     "distill_answers": ["gold", None, True, ["own"]],

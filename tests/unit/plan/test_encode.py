@@ -232,6 +232,15 @@ def test_what_came_later_is_said_and_told_apart_where_it_is_set(key, value):
     assert f"with different {key}. " in refusal({}, {key: value})
 
 
+def test_the_precision_in_which_adapters_are_kept_decides_them():
+    plain, rounded = (make(adapter_precision=precision).batches[0] for precision in ("float32", "bfloat16"))
+    assert plain.params == make().batches[0].params
+    assert rounded.params["settings"] == {**plain.params["settings"], "adapter_precision": "bfloat16"}
+    assert rounded.outputs["adapters"] == plain.outputs["adapters"]
+    assert rounded.outputs["record"] != plain.outputs["record"] == make().batches[0].outputs["record"]
+    assert "with different adapter_precision. " in refusal({}, {"adapter_precision": "bfloat16"})
+
+
 def test_where_all_pairs_would_be_kept_out_it_is_told_before_anything_runs():
     rows = tiny.make_rows(2)
     del rows[1]["augment"][0]["aug_qa"][1:]

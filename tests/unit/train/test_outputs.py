@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load
+from transformers import AutoModelForCausalLM
 
 import tiny
 from lorary.adapters import merge
-from lorary.adapters.files import read_adapter, trained_config
+from lorary.adapters.files import config_bytes, read_adapter, tensors_bytes, trained_config, write_adapter
 from lorary.adapters.gguf import write_gguf
 from lorary.answer.source import Trained
 from lorary.core.errors import LoraryError
@@ -45,11 +49,9 @@ def train(batch, outputs, record=RECORD, **files):
         outputs=outputs,
         record=record,
         outcome="outcome.json",
-        settings=tiny.TRAINING,
         adapters_per_step="auto",
-        store="store",
         threads=1,
-        **{**batch, **files},
+        **{"settings": tiny.TRAINING, "store": "store", **batch, **files},
     )
     return json.loads(Path("outcome.json").read_bytes())["trained"]
 
@@ -119,6 +121,58 @@ def test_all_that_reads_adapters_reads_both(batch):
     Path(PACK).unlink()
     with pytest.raises(LoraryError, match=r"data_1/passage_0/adapter_model.safetensors is missing. `snakemake verify`"):
         trained.digest((1, 0))
+
+
+def test_adapters_in_bfloat16_are_those_in_float32_rounded(batch):
+    """Trained so, or out of a store that has them in float32, in entries or in a pack: the same files."""
+    in_bfloat16 = {"settings": {**tiny.TRAINING, "adapter_precision": "bfloat16"}}
+    assert train(batch, DIRECTORIES) == 3
+    exact, records = tree(), read_record(RECORD)
+    assert train(batch, DIRECTORIES, store="other", **in_bfloat16) == 3
+    rounded = tree()
+    for path, content in exact.items():
+        if path.endswith(TENSORS):
+            before, after = load(content), load(rounded[path])
+            assert before.keys() == after.keys()
+            assert all(after[name].equal(before[name].bfloat16()) for name in before)
+            assert not any(after[name].float().equal(before[name]) for name in before)
+        else:
+            assert rounded[path] == content
+    assert (read_record(RECORD)["sha256"] != records["sha256"]).all()
+    assert train(batch, DIRECTORIES, **in_bfloat16) == 0
+    assert tree() == rounded
+    for store, trained in (("store", 0), ("packs", 3)):
+        assert train(batch, PACKED, store=store) == trained
+        assert train(batch, PACKED, store=store, **in_bfloat16) == 0
+        assert load(Path(PACK).read_bytes())["adapters"].dtype == torch.bfloat16
+        assert [unpack(adapter) for adapter in PACKED] == [True] * 3
+        assert tree() == rounded | {PACK: Path(PACK).read_bytes()}
+        assert checked(batch) == ""
+
+
+def test_what_reads_adapters_in_bfloat16_computes_in_float32(batch):
+    settings = {**tiny.TRAINING, "adapter_precision": "bfloat16"}
+    train(batch, DIRECTORIES, settings=settings)
+    config, tensors = read_adapter(DIRECTORIES[1])
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    write_adapter(Path("same"), config_bytes(config), tensors_bytes(tensors))
+    assert Path("same", TENSORS).stat().st_size > 1.5 * Path(DIRECTORIES[1], TENSORS).stat().st_size
+    merge.merge_adapters(["same", "same"], "merged")
+    write_gguf("same", "same.gguf")
+    base = AutoModelForCausalLM.from_pretrained(batch["model"], dtype=torch.float32)
+    for name, parameter in PeftModel.from_pretrained(base, DIRECTORIES[1]).named_parameters():
+        if ".lora_" in name:
+            assert parameter.dtype == torch.float32
+            assert parameter.equal(tensors[name.replace(".default", "")])
+    digest = Trained.of_records([RECORD]).digest((1, 0))
+    for adapters in (DIRECTORIES, PACKED):
+        train(batch, adapters, settings=settings)
+        assert Trained.of_records([RECORD]).digest((1, 0)) == digest
+        assert all(tensor.equal(tensors[name]) for name, tensor in read_adapter(adapters[1])[1].items())
+        merge.merge_adapters([adapters[1]] * 2, "of-these")
+        assert Path("of-these", TENSORS).read_bytes() == Path("merged", TENSORS).read_bytes()
+        write_gguf(adapters[1], "of-these.gguf")
+        assert Path("of-these.gguf").read_bytes() == Path("same.gguf").read_bytes()
 
 
 def test_one_passage_that_changes_is_trained_alone_and_one_that_fails_loses_no_other(batch):

@@ -182,10 +182,13 @@ def outdated(config: bytes, todays: bytes) -> str | None:
     return f"its config names {model} as the base model, which is {there}"
 
 
-def tensors_bytes(tensors: dict) -> bytes:
+def tensors_bytes(tensors: dict, precision: str = "float32") -> bytes:
+    """The file of these tensors (float32), rounded to `precision` (float32 or bfloat16; to nearest, ties to even)."""
+    import torch
     from safetensors.torch import save
 
-    return save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata={"format": "pt"})
+    kept = {name: tensors[name].to(getattr(torch, precision)).contiguous() for name in sorted(tensors)}
+    return save(kept, metadata={"format": "pt"})
 
 
 def write_adapter(directory: Path, config: bytes, tensors: bytes) -> None:

@@ -70,12 +70,13 @@ def _interleaved(B: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _read(adapter: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    """Config and tensors (float32)."""
+    from safetensors import SafetensorError, deserialize
 
     try:
         files = contents(adapter)
-        config, tensors = json.loads(files[CONFIG]), load(files[TENSORS])
+        config = json.loads(files[CONFIG])
+        tensors = {name: _float32(**tensor) for name, tensor in deserialize(files[TENSORS])}
         faults = beyond_lora(config, FIRST_CONFIG, {})
         config |= {"r": int(config["r"]), "lora_alpha": float(config["lora_alpha"])}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
@@ -85,6 +86,15 @@ def _read(adapter: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if faults:
         raise report(faults, f"{adapter} is no plain LoRA adapter:", most=10)
     return config, tensors
+
+
+def _float32(dtype: str, shape: list[int], data: bytes) -> np.ndarray:
+    """Raises LookupError where it is of another type than adapters are."""
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    types = {name: GGMLQuantizationType[name] for name in ("F32", "F16", "BF16")}
+    return dequantize(np.frombuffer(data, np.uint8), types[dtype]).reshape(shape)
 
 
 def _model_config(adapter: str, model: str | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A row is what follows the header in the adapter's own file, and the index has that header, which all adapters of a job
 share. So a pack gives back each file byte for byte, one adapter is read without the others, and safetensors opens it as
-one float32 tensor (adapters, numbers of an adapter). The path of an adapter in a pack is
+one tensor (adapters, numbers of an adapter), of their own type. The path of an adapter in a pack is
 `packed/<the pack>/data_<did>/passage_<pid>`.
 """
 
@@ -22,6 +22,7 @@ from .values import CONFIG, TENSORS
 
 FOLDER, SUFFIX = "packed", ".safetensors"  # of the packs of a type, and of their names
 ROWS = "adapters"  # the one tensor
+BYTES = {"F32": 4, "BF16": 2}  # of a number, by safetensors' name of its type
 BEGINNING = b'{"__metadata__":{"lorary":"pack 1","digests":"'  # of the header, which the digests follow
 
 
@@ -167,7 +168,7 @@ class Packs:
 
 def make_header(config: bytes, parts: list[Part]) -> bytes:
     """The header of a pack of these adapters, which all have this config. Raises ValueError where they are not of the
-    same shapes."""
+    same shapes and type."""
     heads = list(dict.fromkeys(part.head for part in parts))
     about = {"sizes": len(config), "sha256": hashlib.sha256(config).hexdigest()}
     rows = []
@@ -179,12 +180,15 @@ def make_header(config: bytes, parts: list[Part]) -> bytes:
     sizes = {part.training["sizes"][TENSORS] - 8 - len(part.head) for part in parts}
     if len(sizes) > 1:
         raise ValueError(f"adapters of {min(sizes)} and of {max(sizes)} bytes are no tensor together")
+    types = {about["dtype"] for head in heads for name, about in json.loads(head).items() if name != "__metadata__"}
+    if len(types) > 1 or not types <= BYTES.keys():
+        raise ValueError(f"adapters of {' and '.join(sorted(types))} are no tensor together")
     index = {"config": config.decode(), "heads": [head.decode() for head in heads], "rows": rows}
     digests = " ".join(part.digest for part in parts)
-    (size,) = sizes
+    (size,), (dtype,) = sizes, types
     header = {
         "__metadata__": {"lorary": "pack 1", "digests": digests, "index": json.dumps(index)},
-        ROWS: {"dtype": "F32", "shape": [len(parts), size // 4], "data_offsets": [0, len(parts) * size]},
+        ROWS: {"dtype": dtype, "shape": [len(parts), size // BYTES[dtype]], "data_offsets": [0, len(parts) * size]},
     }
     content = json.dumps(header, separators=(",", ":")).encode()
     return content + b" " * (-len(content) % 8)

@@ -72,6 +72,13 @@ class Store:
             return found[0].damage(found[1])
         return self.damage(digest)
 
+    def contents(self, digest: str) -> dict[str, bytes]:
+        """The files of an adapter, by name. Raises OSError where it is not there, and ValueError."""
+        if training_of(self.entry(digest)) is None and (found := self.packs.find(digest)):
+            pack, row = found
+            return {CONFIG: pack.config, TENSORS: pack.tensors(row)}
+        return {name: (self.entry(digest) / name).read_bytes() for name in (CONFIG, TENSORS)}
+
     def put(self, digest: str, config: bytes, tensors: bytes, training: dict[str, Any]) -> None:
         """Keep an adapter: written under a temporary name, on disk before it gets its own."""
         files = {CONFIG: config, TENSORS: tensors}

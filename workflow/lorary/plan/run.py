@@ -53,6 +53,7 @@ LATER: dict[str, Any] = {
     "translator_batch": None,
     "translator_control": None,
     "pack": False,
+    "adapter_precision": "float32",
 }
 TRANSLATOR = tuple(key for key in LATER if key.startswith("translator"))
 # Those that are in the names of runs, where they are set: two settings of them lie side by side.
@@ -162,6 +163,7 @@ class Training:
     task_adapter: str | None
     seed: int
     precision: str
+    adapter_precision: str
     distill_top_k: int
     distill_temperature: float
     distill_answers: str

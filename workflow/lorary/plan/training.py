@@ -26,7 +26,7 @@ def settings(run: Run, task: dict[str, str] | None) -> dict[str, Any]:
         taught |= own | {"own_tokens": OWN_TOKENS, "max_length": run.prompts.max_length}
     return {
         **{key: keys[key] for key in decides},
-        **deciding({"objective": objective}),
+        **deciding({"adapter_precision": keys["adapter_precision"], "objective": objective}),
         **deciding({key: keys[key] for key in ("keep_directions", "keep_sequences")}),
         **(taught if SEQUENCES[objective].teacher else {}),
         **({"task_adapter": task["sha256"]} if task else {}),

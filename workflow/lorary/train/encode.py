@@ -17,7 +17,7 @@ from ..core.device import free_memory, limited_memory, out_of_memory, take_devic
 from ..core.errors import LoraryError, damaged, report
 from ..core.files import read_json
 from ..core.private import fast_bfloat16
-from ..core.store import Store, digest, remove
+from ..core.store import Store, digest
 from ..core.values import Position
 from ..core.work import Done, Fault, Item, Work, finish
 from ..data.objectives import SEQUENCES
@@ -27,6 +27,7 @@ from ..plan.encode import GPU_NUMERICS
 from .kept import Kept, among, read_kept
 from .outputs import make_outputs
 from .records import UNLEARNT, has_learnt
+from .stored import InStore
 
 if TYPE_CHECKING:
     from .trainer import Training
@@ -58,15 +59,21 @@ def train_adapters(
     began, base = time.monotonic(), digest_base_weight(base_weight)
     paths = {layout.position_of(path): path for path in outputs}
     spared = read_kept(kept) if kept else None
-    found, failures = passage_digests(model, base_weight, prompts, settings, set(paths), spared.key if spared else None)
+    others = set(paths), spared.key if spared else None
+    found, failures = passage_digests(model, base_weight, prompts, settings, *others)
     digests = {position: latest for position, (latest, *_) in found.items()}
     if not paths.keys() <= digests.keys() | failures.keys():
         raise LoraryError(f"{prompts} lacks passages that were to be trained: the data changed meanwhile; run again.")
     config = files.trained_config(base_weight, model)
     former = {latest: former for latest, *former in found.values()}
-    wanted = {key for keys in found.values() for key in keys}
+    exact, precision = {}, settings.get("adapter_precision", "float32")
+    if precision != "float32":
+        of_float32 = {key: value for key, value in settings.items() if key != "adapter_precision"}
+        in_float32, _ = passage_digests(model, base_weight, prompts, of_float32, *others)
+        exact = {digests[position]: keys for position, keys in in_float32.items()}
+    wanted = {key for keys in [*found.values(), *exact.values()] for key in keys}
     shelf = Store(store, layout.records_of(record), wanted)
-    stored = InStore(shelf, former, written_out_here(read_json(f"{model}/config.json")))
+    stored = InStore(shelf, former, written_out_here(read_json(f"{model}/config.json")), exact, precision)
     failed: dict[str, str] = {}
 
     @contextlib.contextmanager
@@ -148,40 +155,6 @@ def _ends(model: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"ends": sorted(end_tokens(model))} if "distill_answers" in settings else {}
 
 
-class InStore:
-    """Adapters as results that are kept."""
-
-    where = "in the store"
-
-    def __init__(self, store: Store, former: dict[str, list[str]], written_out: bool):
-        """`former`: of each key, the digests that earlier releases gave the same adapter; `written_out`: whether their
-        base model is, and not computed by transformers."""
-        self.store, self.former, self.written_out = store, former, written_out
-        self.missing: set[str] = set()
-        self.outdated: set[str] = set()  # there, until there is a better one
-        self.trained: set[str] = set()
-
-    def __contains__(self, key: str) -> bool:
-        for former in self.former[key]:
-            self.store.rename(former, key)
-        if (training := self.store.get(key)) is not None:
-            damage = self.store.fault(key)
-            if damage is None and (damage := _doubtful(training, self.written_out)) is None:
-                return True
-            if damage in DOUBTS:
-                self.outdated.add(key)
-            log.warning("%s: %s; training it again", self.store.where(key), damage)
-        self.missing.add(key)
-        return False
-
-    def put(self, results: list[tuple[str, Any]]) -> None:
-        for key, (config, tensors, about) in results:
-            if key in self.outdated:
-                remove(self.store.entry(key))
-            self.store.put(key, config, tensors, about)
-            self.trained.add(key)
-
-
 class Encoder:
     """What all passages of a job share: the base model, the adapters on it, and the settings."""
 
@@ -213,6 +186,7 @@ class Encoder:
         self.device, self.device_name = device, device_name
         self.settings = settings
         self.config = adapter_config
+        self.kept_in = settings.get("adapter_precision", "float32")
         self.model = decoder.load(model, settings["precision"], device)
         if task_adapter:
             merge_task_adapter(self.model, load_task_adapter(task_adapter, self.model))
@@ -257,7 +231,7 @@ class Encoder:
                 "layers_checked": True,
                 **self._aim(passage, training.passage),
             }
-            yield [(item, (self.config, files.tensors_bytes(training.tensors), about))]
+            yield [(item, (self.config, files.tensors_bytes(training.tensors, self.kept_in), about))]
         yield refused
         if self.teacher:
             self.teacher.tell()
@@ -274,7 +248,7 @@ class Encoder:
     def _aim(self, passage: Passage, trained: Passage) -> dict[str, Any]:
         """What training.json says of what is not as in the reference: a task adapter; an objective, and how many tokens
         it predicts; what is kept, and the tokens of its sequences in all epochs of what was `trained`."""
-        others = ("task_adapter", "objective", "distill", "keep")
+        others = ("task_adapter", "objective", "distill", "keep", "adapter_precision")
         aim = {key: self.settings[key] for key in self.settings if key.startswith(others)}
         if self.among:
             own = self.settings["num_train_epochs"] * sum(map(len, passage.examples))
@@ -323,19 +297,6 @@ class Encoder:
             if not of_a_passage(error):
                 raise
             return Fault(str(error) or type(error).__name__)
-
-
-OF_A_GPU = "a GPU made it with an earlier version of Lorary, and it may be another passage's"
-UNCHECKED = "an earlier version of Lorary made it, and did not see whether each layer ran once a step"
-DOUBTS = OF_A_GPU, UNCHECKED
-
-
-def _doubtful(training: dict[str, Any], written_out: bool) -> str | None:
-    """Why an entry of the store that is whole is not taken for good."""
-    of_a_gpu = not training.get("device", "processor").startswith("processor")
-    if of_a_gpu and training.get("gpu_numerics") != GPU_NUMERICS:
-        return OF_A_GPU
-    return None if written_out or training.get("layers_checked") else UNCHECKED
 
 
 def _about(item: Item, result: Any) -> str:
