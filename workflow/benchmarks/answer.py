@@ -8,14 +8,18 @@ import json
 import logging
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import in_a_process, machine
+from lorary.adapters.files import write_adapter
 from lorary.answer.source import Trained
 from lorary.base.fetch import end_tokens
 from lorary.core.device import take_device
+from lorary.core.pack import contents, pack_of
+from lorary.core.values import CONFIG, TENSORS
 from lorary.data import rows as dataset
 from lorary.data.prompts import Prompter
 
@@ -71,9 +75,16 @@ def bench_answers(
 def measure(
     way: str, model: str, questions: list[tuple[list[int], list[str]]], max_new_tokens: int, threads: int
 ) -> dict[str, Any]:
-    """Seconds, and the tokens of each answer. A question is its prompt ids and the directories of its adapters."""
+    """Seconds, and the tokens of each answer. A question is its prompt ids and the paths of its adapters, in
+    directories or in packs; PEFT, which reads no packs, finds directories of these as it begins."""
     with take_device(threads) as (device, _):
-        return {"peft": _peft, "ours": _ours}[way](model, questions, max_new_tokens, device)
+        if way == "ours":
+            return _ours(model, questions, max_new_tokens, device)
+        with tempfile.TemporaryDirectory() as folder:
+            adapters = dict.fromkeys(path for _, paths in questions for path in paths)
+            there = {path: _directory(path, Path(folder, str(number))) for number, path in enumerate(adapters)}
+            asked = [(ids, [there[path] for path in paths]) for ids, paths in questions]
+            return _peft(model, asked, max_new_tokens, device)
 
 
 def _ours(model: str, questions: list, max_new_tokens: int, device) -> dict[str, Any]:
@@ -85,6 +96,15 @@ def _ours(model: str, questions: list, max_new_tokens: int, device) -> dict[str,
     sets = [[load_adapter(path) for path in paths] for _, paths in questions]
     answers = answerer.generate([ids for ids, _ in questions], sets, max_new_tokens)
     return {"seconds": time.perf_counter() - began, "answers": answers}
+
+
+def _directory(adapter: str, new: Path) -> str:
+    """Its own; or, of one in a pack, a new one."""
+    if pack_of(adapter) is None:
+        return adapter
+    files = contents(adapter)
+    write_adapter(new, files[CONFIG], files[TENSORS])
+    return str(new)
 
 
 def _peft(model: str, questions: list, max_new_tokens: int, device) -> dict[str, Any]:

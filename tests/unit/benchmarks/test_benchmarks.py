@@ -12,7 +12,9 @@ from benchmarks import train as bench
 from lorary.adapters import lora
 from lorary.adapters.files import CONFIG, TENSORS
 from lorary.base import decoder
-from lorary.core.store import sha256
+from lorary.core.pack import within
+from lorary.core.packing import link_pack
+from lorary.core.store import Store, sha256
 from lorary.data import prompts
 from lorary.data import rows as dataset
 from lorary.train.records import COLUMNS
@@ -68,6 +70,7 @@ def test_the_parameters_of_the_matrix_products_are_counted(made, name):
 
 
 def test_answers_are_measured_and_the_same(made, tmp_path, monkeypatch):
+    """Of adapters in directories and in packs."""
     monkeypatch.setattr(bench_answers, "ROUNDS", 1)
     monkeypatch.setattr(bench_answers, "QUESTIONS", 5)
     monkeypatch.setattr(bench_answers, "in_a_process", lambda _, arguments: bench_answers.measure(**arguments))
@@ -77,6 +80,10 @@ def test_answers_are_measured_and_the_same(made, tmp_path, monkeypatch):
         shutil.copytree(made / "llama-base", folder)
         digests = {c: sha256(folder / f) for c, f in (("sha256", TENSORS), ("config_sha256", CONFIG))}
         lines.append({**dict.fromkeys(COLUMNS), "did": did, "pid": 0, "path": str(folder), **digests})
+    store, pack = Store(str(tmp_path / "store")), str(tmp_path / "packed/1-1.01234567.safetensors")
+    store.put(64 * "0", (folder / CONFIG).read_bytes(), (folder / TENSORS).read_bytes(), {})
+    link_pack(store, {"data_1/passage_0": 64 * "0"}, (folder / CONFIG).read_bytes(), pack)
+    lines[1]["path"] = within(pack, "data_1/passage_0")
     pd.DataFrame(lines).to_csv(tmp_path / "record.tsv", sep="\t", index=False)
     dataset.save(dataset.load([made / "total.json"], -1, "aug"), str(tmp_path / "table.parquet"))
     text = bench_answers.bench_answers(

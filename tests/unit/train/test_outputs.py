@@ -257,6 +257,22 @@ def test_what_a_damaged_index_says_of_others_is_kept(batch, place, lost):
     assert checked(batch) == ""
 
 
+@pytest.mark.parametrize("cut", [0, -1])
+def test_a_damaged_pack_of_the_store_comes_back_from_an_output_that_is_a_copy(batch, monkeypatch, cut):
+    """Whether its index can be read or not."""
+    monkeypatch.setattr(os, "geteuid", lambda: -1)
+    train(batch, PACKED)
+    (kept,) = Path("store/packs").iterdir()
+    before = kept.read_bytes()
+    flip(kept) if cut else (kept.chmod(0o644), os.truncate(kept, 100))
+    assert "store/packs/" in checked(batch)
+    assert kept.read_bytes() == before == Path(PACK).read_bytes()
+    assert list(Store("store").digests()) == []
+    assert checked(batch) == ""
+    Path(PACK).unlink()
+    assert train(batch, PACKED) == 0
+
+
 def wanted(batch):
     """For prune."""
     return [prune.Wanted("store", *batch.values(), tiny.TRAINING, PACKED)]

@@ -40,7 +40,7 @@ def keep_packed(store: Store, digests: dict[str, str], config: bytes) -> Path:
     try:
         parts = [_part(store, place, digest) for place, digest in digests.items()]
         header = pack.make_header(config, parts)
-        made = store.directory / PACKS / f"{hashlib.sha256(header).hexdigest()}{pack.SUFFIX}"
+        made = kept_at(store, hashlib.sha256(header).hexdigest())
         if not _is_whole(made):
             _write(store, made, header, parts)
     except ValueError as error:
@@ -54,6 +54,21 @@ def keep_packed(store: Store, digests: dict[str, str], config: bytes) -> Path:
                 other.unlink()
     store.packs.seen = 0
     return made
+
+
+def kept_at(store: Store, key: str) -> Path:
+    """Where a store has the pack whose index has this sha256."""
+    return store.directory / PACKS / f"{key}{pack.SUFFIX}"
+
+
+def put_back(store: Store, path: Path) -> None:
+    """Keep a pack in a store again that is a whole copy of what was there. Raises OSError, and ValueError where it is
+    not whole."""
+    found = Pack(path)
+    parts = list(found.unpacked())
+    _write(store, kept_at(store, found.key), pack.make_header(found.config, parts), parts)
+    for part in parts:
+        store.drop(part.digest)
 
 
 def rescue(store: Store, path: Path) -> None:

@@ -34,6 +34,7 @@ class Found:
     damaged: list[str] = field(default_factory=list)  # a line each; removed, to be made again
     broken: list[str] = field(default_factory=list)  # a line each; left for the user to mend
     outdated: list[str] = field(default_factory=list)  # a line an adapter: its config is to be written anew
+    gone: set[Path] = field(default_factory=set)  # what was damaged
     strange: list[Path] = field(default_factory=list)  # files that are not ours; left alone
     hashes: dict[tuple[int, int], str] = field(default_factory=dict)  # (device, inode) -> sha256: links are read once
     packs: dict[tuple[int, int], dict[str, str]] = field(default_factory=dict)  # the same: place -> sha256
@@ -47,6 +48,7 @@ class Found:
 
     def discard(self, path: Path, fault: str) -> None:
         remove(path)
+        self.gone.add(path)
         log.error("%s: %s; removed", path, fault)
         self.damaged.append(f"{path}: {fault}")
 
@@ -224,6 +226,9 @@ def _verify_adapters(record: str, store: str, todays: bytes | None, found: Found
     for of_pack, wrong in packed.items():
         if wrong:
             _discard_pack(of_pack, Store(store), wrong, found)
+        elif packing.kept_at(Store(store), pack.opened(of_pack).key) in found.gone:
+            packing.put_back(Store(store), of_pack)  # it is a copy, and no link to what was damaged
+            log.info("%s: put back into %s", of_pack, store)
 
 
 def _faults_in_pack(path: str, tensors: str, config: str, todays: bytes | None, found: Found) -> list[str]:
