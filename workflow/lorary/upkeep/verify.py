@@ -227,8 +227,9 @@ def _verify_adapters(record: str, store: str, todays: bytes | None, found: Found
         if wrong:
             _discard_pack(of_pack, Store(store), wrong, found)
         elif packing.kept_at(Store(store), pack.opened(of_pack).key) in found.gone:
-            packing.put_back(Store(store), of_pack)  # it is a copy, and no link to what was damaged
-            log.info("%s: put back into %s", of_pack, store)
+            with contextlib.suppress(ValueError):  # there is more in it than was looked at
+                packing.put_back(Store(store), of_pack)  # it is a copy, and no link to what was damaged
+                log.info("%s: put back into %s", of_pack, store)
 
 
 def _faults_in_pack(path: str, tensors: str, config: str, todays: bytes | None, found: Found) -> list[str]:
