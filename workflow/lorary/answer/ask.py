@@ -244,7 +244,7 @@ def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
         if (table := _table(kind, about)) is None:
             log.warning("the passages of type %s are not here any more: it is left out", kind)
             continue
-        passages = rows.read(table, 0, None)
+        passages = rows.read(table, 0, None, ["did", "pid", "passage", "extra"])
         texts = pd.DataFrame(passages, columns=["did", "pid", "passage"])
         texts["passage"] = texts["passage"].astype(object).where(texts["passage"].notna(), None)
         texts = texts.assign(type=kind, title=list(map(rows.title_of, passages)))

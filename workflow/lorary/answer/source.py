@@ -35,7 +35,8 @@ class Trained:
     def of_records(cls, records: list[str], task_adapter: dict[str, str] | None = None) -> "Trained":
         """By (did, pid), as the records of their jobs say. `task_adapter`: its `path`, and `sha256` where that was
         known before. Raises LoraryError."""
-        lines = [line for record in records for line in read_record(record).to_dict("records")]
+        columns = ["did", "pid", "path", "sha256", "config_sha256"]
+        lines = [line for record in records for line in read_record(record, columns).to_dict("records")]
         under = digested(task_adapter) if task_adapter else None
         return cls({(int(line["did"]), int(line["pid"])): line for line in lines}, under)
 

@@ -123,6 +123,7 @@ class Packs:
         self.folder, self.wanted = folder, wanted
         self.there: dict[str, Path] = {}  # where digests were when the folder had this time
         self.seen = 0
+        self._digests: dict[Path, set[str]] = {}  # of packs that were looked at: those that are wanted
 
     def files(self) -> list[Path]:
         """The latest first."""
@@ -148,6 +149,14 @@ class Packs:
             return (pack, row) if pack.is_named_by_its_index() else None
         return None
 
+    def wanted_of(self, path: Path) -> set[str]:
+        """What is wanted of a pack, which is read once: its name says what is in it. Raises OSError, and ValueError
+        where this is no pack."""
+        if path not in self._digests:
+            there = set(digests_of(path))
+            self._digests[path] = there if self.wanted is None else there & self.wanted
+        return self._digests[path]
+
     def _look(self) -> None:
         """See what is where, if anything has changed since. A pack that cannot be read has nothing."""
         try:
@@ -160,9 +169,8 @@ class Packs:
         found: dict[str, Path] = {}
         for path in self.files():
             with contextlib.suppress(OSError, ValueError):
-                for digest in digests_of(path):
-                    if self.wanted is None or digest in self.wanted:
-                        found.setdefault(digest, path)
+                for digest in self.wanted_of(path):
+                    found.setdefault(digest, path)
         self.there, self.seen = found, now
 
 

@@ -38,11 +38,7 @@ def link_pack(store: Store, digests: dict[str, str], config: bytes, output: str)
 def keep_packed(store: Store, digests: dict[str, str], config: bytes) -> Path:
     """The pack of these adapters, in the store. Raises LoraryError, OSError."""
     try:
-        parts = [_part(store, place, digest) for place, digest in digests.items()]
-        header = pack.make_header(config, parts)
-        made = kept_at(store, hashlib.sha256(header).hexdigest())
-        if not _is_whole(made):
-            _write(store, made, header, parts)
+        made = keep_pack(store, config, [_part(store, place, digest) for place, digest in digests.items()])
     except ValueError as error:
         raise _lost(store, error) from None
     kept = set(digests.values())
@@ -50,7 +46,7 @@ def keep_packed(store: Store, digests: dict[str, str], config: bytes) -> Path:
         store.drop(digest)
     for other in store.packs.files():
         with contextlib.suppress(OSError, ValueError):  # it is gone, or another user's
-            if other != made and set(pack.digests_of(other)) <= kept:
+            if other != made and store.packs.wanted_of(other) & kept and set(pack.digests_of(other)) <= kept:
                 other.unlink()
     store.packs.seen = 0
     return made
@@ -59,6 +55,15 @@ def keep_packed(store: Store, digests: dict[str, str], config: bytes) -> Path:
 def kept_at(store: Store, key: str) -> Path:
     """Where a store has the pack whose index has this sha256."""
     return store.directory / PACKS / f"{key}{pack.SUFFIX}"
+
+
+def keep_pack(store: Store, config: bytes, parts: list[Part]) -> Path:
+    """The pack of these parts, in the store. Raises OSError, and ValueError where they are no pack."""
+    header = pack.make_header(config, parts)
+    made = kept_at(store, hashlib.sha256(header).hexdigest())
+    if not _is_whole(made):
+        _write(store, made, header, parts)
+    return made
 
 
 def put_back(store: Store, path: Path) -> None:

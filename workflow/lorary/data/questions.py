@@ -125,17 +125,11 @@ def short(value: Any) -> str:
 
 def _read(path: Path, faults: list[str]) -> list[Any]:
     """The questions of a file, a JSON list or JSON lines; `faults` gets the keys that are given twice in them."""
-    try:
-        content = path.read_bytes()
-        text = content.decode(json.detect_encoding(content), "surrogatepass")
-    except OSError as error:
-        raise LoraryError(f"{path}: cannot be read ({error.strerror}).") from None
-    except ValueError as error:
-        raise LoraryError(f"{path}: this is not JSON ({error}).") from None
-    twice: list[Twice] = []
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    if path.suffix == ".jsonl" or (len(lines) > 1 and _is_object(lines[0][1])):
-        questions = [_parse(f"{path}, line {number}", line, twice) for number, line in lines]
+    text, twice = _text(path), list[Twice]()
+    first = re.search(r"\S.*", text)
+    if path.suffix == ".jsonl" or (first and re.compile(r"\S").search(text, first.end()) and _is_object(first[0])):
+        lines = enumerate(text.split("\n"), start=1)
+        questions = [_parse(f"{path}, line {number}", line, twice) for number, line in lines if line.strip()]
     else:
         questions = _parse(str(path), text, twice)
         if isinstance(questions, dict) and "augment" in questions:  # JSON lines, of which there is one
@@ -148,6 +142,16 @@ def _read(path: Path, faults: list[str]) -> list[Any]:
         for i, question in enumerate(questions):
             faults += [f"{place(path.name, i, where)}: this key is given twice" for where in _keys_twice(question)]
     return questions
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        return content.decode(json.detect_encoding(content), "surrogatepass")
+    except OSError as error:
+        raise LoraryError(f"{path}: cannot be read ({error.strerror}).") from None
+    except ValueError as error:
+        raise LoraryError(f"{path}: this is not JSON ({error}).") from None
 
 
 def _is_object(line: str) -> bool:

@@ -3,7 +3,8 @@
 import functools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from .questions import Row, place, short, solve
 SCHEMA = Path(__file__).parents[2] / "schemas" / "question.schema.yaml"
 PAIR = ("question", "answer", "full_answer")
 LARGE = 2**22  # bytes
+GROUP = 1000  # rows of a table that are read together: a job reads those of its passages, and few besides
 OUTLINE = 1  # goes up with every change of the checks, or of what is counted
 
 
@@ -67,9 +69,13 @@ def load(files: list[Path], sample: int, augment_model: str, lenient_answers: bo
     full_answer), error (why it has none, mostly None) and extra (JSON: what else the row carried).
     Raises LoraryError that names every fault: file, question, passage, key and what was expected.
     """
+    return list(one_by_one(files, sample, augment_model, lenient_answers))
+
+
+def one_by_one(files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False) -> Iterator[dict]:
+    """The rows of `load`, for `save`, when all of them are checked: without a second copy of them in memory."""
     rows = _checked(files, sample, augment_model, lenient_answers)
     rewrite, pairs = f"{augment_model}_rewrite", f"{augment_model}_qa"
-    table = []
     for did, (_, _, question) in enumerate(rows):
         answer = question["answer"]
         for pid, augment in enumerate(question["augment"]):
@@ -77,24 +83,21 @@ def load(files: list[Path], sample: int, augment_model: str, lenient_answers: bo
                 "question": _without(question, {"question", "answer", "passages", "augment"}),
                 "passage": _without(augment, {"passage", rewrite, pairs, "error"}),
             }
-            table.append(
-                {
-                    "did": did,
-                    "pid": pid,
-                    "question": question["question"],
-                    "answers": answer if isinstance(answer, list) else [] if answer is None else [answer],
-                    "passages": question["passages"],
-                    "passage": augment["passage"],
-                    "rewrite": augment.get(rewrite),
-                    "pairs": [{key: pair[key] for key in PAIR} for pair in augment[pairs]],
-                    "error": augment.get("error"),
-                    "extra": json.dumps(extra),
-                }
-            )
-    return table
+            yield {
+                "did": did,
+                "pid": pid,
+                "question": question["question"],
+                "answers": answer if isinstance(answer, list) else [] if answer is None else [answer],
+                "passages": question["passages"],
+                "passage": augment["passage"],
+                "rewrite": augment.get(rewrite),
+                "pairs": [{key: pair[key] for key in PAIR} for pair in augment[pairs]],
+                "error": augment.get("error"),
+                "extra": json.dumps(extra),
+            }
 
 
-def save(table: list[dict[str, Any]], path: str) -> None:
+def save(table: Iterable[dict[str, Any]], path: str) -> None:
     """Write the rows of `load` as Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -103,22 +106,33 @@ def save(table: list[dict[str, Any]], path: str) -> None:
     pair = pa.struct([("question", text), ("answer", text), ("full_answer", text)])
     columns = [("did", pa.int32()), ("pid", pa.int32()), ("question", text), ("answers", texts), ("passages", texts)]
     columns += [("passage", text), ("rewrite", text), ("pairs", pa.list_(pair)), ("error", text), ("extra", text)]
-    with written_whole(path) as temporary:
-        pq.write_table(
-            pa.Table.from_pylist(table, schema=pa.schema(columns)),
-            temporary,
-            compression="zstd",
-            write_page_checksum=True,
-        )
+    schema, rows = pa.schema(columns), iter(table)
+    with (
+        written_whole(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        while some := list(islice(rows, GROUP)):
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
 
 
-def read(path: str, start: int, stop: int | None) -> list[dict[str, Any]]:
-    """Rows `start` to `stop` (exclusive; None: the last) of a table that `save` wrote. Raises LoraryError."""
+def read(path: str, start: int, stop: int | None, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """Rows `start` to `stop` (exclusive; None: the last) of a table that `save` wrote, with these columns (None: all).
+    No others are read, but for those of the same group. Raises LoraryError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path, page_checksum_verification=True).slice(start, stop and stop - start).to_pylist()
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            ends = list(accumulate(sizes))
+            wanted = [
+                group
+                for group, (size, end) in enumerate(zip(sizes, ends, strict=True))
+                if end > start and (stop is None or end - size < stop)
+            ]
+            before = sum(sizes[: wanted[0]]) if wanted else 0
+            table = file.read_row_groups(wanted, columns=columns)
+            return table.slice(start - before, stop and stop - start).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from None
 

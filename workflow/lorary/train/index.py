@@ -32,7 +32,8 @@ def index_adapters(
     Raises LoraryError.
     """
     for kind in types:
-        lines = pd.concat(records.read_record(record) for record in kind["records"]).assign(type=kind["type"])
+        read = (records.read_record(record, records.COLUMNS[:-1]) for record in kind["records"])
+        lines = pd.concat(read).assign(type=kind["type"])
         part = lines.merge(read_questions(kind["table"]), on=["did", "pid"], validate="one_to_one")
         part["question"] = part["question"].str.replace("\r", " ")  # which pandas would take for the end of a line
         paths = parts[kind["type"]]

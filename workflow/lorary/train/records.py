@@ -41,12 +41,12 @@ def write_record(
     return losses
 
 
-def read_record(path: str) -> "pd.DataFrame":
-    """Raises LoraryError."""
+def read_record(path: str, columns: list[str] = COLUMNS) -> "pd.DataFrame":
+    """These columns of a record. Raises LoraryError."""
     import pandas as pd
 
     try:
-        return pd.read_csv(path, sep="\t", dtype={"losses": str})[COLUMNS]
+        return pd.read_csv(path, sep="\t", dtype={"losses": str}, usecols=columns)[columns]
     except (OSError, ValueError, LookupError) as error:
         raise damaged(path, error) from None
 

@@ -91,7 +91,7 @@ def _copied(store: Store) -> set[str] | None:
         first_release = Path.cwd(), Path.cwd() / RECORDS_OF_THE_FIRST_RELEASE
         for folder, records in [first_release, *store.noted()]:
             for record in records_below(records):
-                lines = read_record(str(record))
+                lines = read_record(str(record), ["path", "digest"])
                 for path, digest in zip(lines["path"], lines["digest"], strict=True):
                     if is_there(folder / path):
                         copied.add(digest)

@@ -107,7 +107,9 @@ def verify(
         if Path(table).exists():
             found.count("tables")
             try:
-                pq.read_table(table, page_checksum_verification=True)
+                with pq.ParquetFile(table, page_checksum_verification=True) as file:
+                    for group in range(file.num_row_groups):
+                        file.read_row_group(group)
             except (pa.ArrowException, OSError) as error:
                 if getattr(error, "errno", None):  # the disk's, and no word on what it holds
                     raise
