@@ -5,6 +5,7 @@ benchmarks.scale`, which reads the arguments of `measure` as JSON) in the folder
 and the system's, with the start of Python, since a job has that too.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 from benchmarks import towns
 from benchmarks.machine import in_a_process, machine
+from lorary.core.errors import LoraryError
 
 log = logging.getLogger("lorary.benchmarks")
 
@@ -27,7 +29,7 @@ QUESTION = "Who founded Place7?"
 # In the order in which they are measured.
 TITLES = {
     "plan": "`snakemake -n`, the first",
-    "plan_again": "`snakemake -n`, again",
+    "plan_again": "the same again",
     "load_data": "the table of the data",
     "build_prompts": "prompt ids, a job",
     "train_adapters": "training, a job, up to its first passage",
@@ -37,17 +39,21 @@ TITLES = {
     "summary": "the summary of a call",
     "verify": "`snakemake verify`",
     "prune": "`snakemake prune`",
-    "ask": "`ask`, up to the passages found, the first",
-    "ask_again": "`ask`, again",
+    "ask": "`ask` and `serve`, up to the base model, the first",
+    "ask_again": "the same again",
 }
 OF_A_JOB = ("build_prompts", "train_adapters", "link_adapters")  # of which a few are measured
 
 
-def bench_scale(model: str, sizes: list[int], folder: str, output: str) -> str:
+def bench_scale(model: str, sizes: list[str], folder: str, output: str) -> str:
     """Measure runs of so many passages, one after the other, in `folder`, which goes afterwards. `model`: the directory
-    of a base model, for its tokenizer. Writes TSV, and returns a table for reading."""
+    of a base model, for its tokenizer. Writes TSV, and returns a table for reading. Raises LoraryError where a size is
+    no number."""
+    if wrong := [size for size in sizes if not size.isdecimal() or not int(size)]:
+        raise LoraryError(f"SIZES: expected numbers of passages, such as 10000, found {wrong[0]}.")
     lines: list[dict[str, Any]] = []
-    for size in sizes:
+    for size in map(int, sizes):
+        shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
         try:
             lines += _measured(str(Path(model).resolve()), size, Path(folder, str(size)).resolve())
         finally:
@@ -103,8 +109,8 @@ def _measured(model: str, size: int, folder: Path) -> list[dict[str, Any]]:
 
 def _table(lines: list[dict[str, Any]]) -> str:
     told = [
-        f"On {machine(1)}. Seconds are processor time; of what a job does, those of one job of {towns.PER_JOB:,} passages"
-        " in a run of so many:",
+        f"On {machine(1)}. Seconds are processor time; of a job, those of one job of {towns.PER_JOB:,} passages in a"
+        " run of so many:",
         "",
         "| | passages | seconds | a thousand passages | memory at most |",
         "|" + " --- |" * 5,
@@ -156,8 +162,10 @@ def _link_adapters(job: int) -> None:
     from lorary.train.encode import train_adapters
 
     batch = towns.batch(job)
-    for file in (batch["record"], pack_of(batch["outputs"][0])):
-        Path(file).unlink()
+    pack = pack_of(batch["outputs"][0])
+    assert pack is not None
+    for file in (Path(batch["record"]), pack):
+        file.unlink()
     train_adapters(**batch)
 
 
@@ -197,9 +205,10 @@ def _prune() -> None:
 def _ask() -> None:
     from lorary.answer.ask import open_run
 
-    opened = open_run("results/adapters", None)
-    assert opened.search(QUESTION, 3)
-    opened.close()
+    with contextlib.closing(open_run("results/adapters", None)) as opened:
+        found = opened.search(QUESTION, 3)
+        assert len(found) == 3
+        opened.setting(passage.kind for passage in found)
 
 
 STAGES: dict[str, Callable[..., None]] = {

@@ -5,6 +5,7 @@ million fit on a disk. Prompt ids are made of the passages of a few jobs. Those 
 copies of the first job's, but for the first ids of each sequence.
 """
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 PER_JOB = 1000  # passages
 DATA, MODEL, CONFIG, ARGUMENTS = "data/towns/none/total.json", "tiny-model", "config.json", "arguments"
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "model_name": "tiny",
     "model_path": f"./{MODEL}",
     "data_dir": "data",
@@ -33,8 +34,8 @@ SETTINGS = {
     "pack": True,
 }
 SHAPE = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+EPOCHS, STEPS = 3, 9
 TOLD = {"sequences": 3, "tokens": 600, "seconds": 0.1, "device": "processor", "adapters_per_step": 1}
-EPOCHS = 3
 
 
 def sampled(passages: int) -> list[int]:
@@ -54,7 +55,7 @@ def lay_out(model: str, passages: int) -> None:
         file.write("]")
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.save_pretrained(MODEL)
-    ends = {key: 0 for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0)
     config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), **SHAPE, **ends)
     AutoModelForCausalLM.from_config(config).save_pretrained(MODEL)
     settings = {**SETTINGS, "passages_per_job": PER_JOB, "num_train_epochs": EPOCHS}
@@ -75,8 +76,8 @@ def town(number: int) -> dict[str, Any]:
 
 
 def prepare() -> None:
-    """Base model and base weight; what each stage is called with, as its rule has it from the plan; and the folders that
-    Snakemake would make."""
+    """Base model and base weight; what each stage is called with, as its rule has it from the plan; and folders, which
+    Snakemake makes otherwise."""
     from lorary.adapters.files import init_base_weight
     from lorary.base.fetch import get_model
 
@@ -85,10 +86,9 @@ def prepare() -> None:
     (table,), (weight,) = plan.encoding.tables.values(), plan.encoding.base_weights
     model = plan.models[0]
     get_model(f"./{MODEL}", None, model)
-    how = weight.params
-    made = [how[key] for key in ("lora_rank", "lora_alpha", "lora_target_modules", "seed")]
-    base_weight = kind.folder.run.base_weight
-    init_base_weight(model, *made, None, base_weight, Path(weight.outputs["mark"]).name)
+    base_weight, mark = kind.folder.run.base_weight, Path(weight.outputs["mark"]).name
+    targets = weight.params["lora_target_modules"]
+    init_base_weight(model, SETTINGS["lora_rank"], weight.params["lora_alpha"], targets, 0, None, base_weight, mark)
     _keep("load_data", [table.inputs["files"], table.outputs["table"], table.params])
     _keep("build_prompts", [model, table.outputs["table"], kind.prompts.params])
     for number, job in enumerate(kind.batches):
@@ -161,16 +161,17 @@ def _fill(job: dict[str, Any], ids: "pa.Table", store: Store, config: bytes, hea
     paths = {layout.position_of(path): path for path in job["outputs"]}
     if not Path(job["prompts"]).exists():
         prompts.save(_of_others(ids, min(paths)[0], len(paths)), job["prompts"])
-    found, _ = passage_digests(*(job[key] for key in ("model", "base_weight", "prompts", "settings")), set(paths))
+    found, _ = passage_digests(job["model"], job["base_weight"], job["prompts"], job["settings"], set(paths))
     digests = {position: latest for position, (latest, *_) in found.items()}
     parts = []
     for (did, pid), digest in digests.items():
         rng = np.random.default_rng(did)
         content = own_file(head, rng.standard_normal(size // 4, dtype=np.float32).tobytes())
-        losses = sorted(rng.uniform(0.1, 3, EPOCHS * TOLD["sequences"]).round(4).tolist(), reverse=True)
+        losses = sorted(rng.uniform(0.1, 3, STEPS).round(4).tolist(), reverse=True)
         about = {"sizes": {TENSORS: len(content)}, "sha256": {TENSORS: hashlib.sha256(content).hexdigest()}}
         training = {**TOLD, "losses": losses, **about}
-        parts.append(Part(layout.place(did, pid), digest, training, head, lambda content=content: content))
+        read = functools.partial(bytes, content)
+        parts.append(Part(layout.place(did, pid), digest, training, head, read))
     pack = pack_of(job["outputs"][0])
     assert pack is not None
     store.link_file(keep_pack(store, config, parts), pack, own=True)

@@ -284,6 +284,31 @@ def test_a_pack_that_goes_while_it_is_looked_for_is_found_under_its_new_name(sto
     assert len(store.packs.files()) == 1
 
 
+def test_a_pack_is_looked_at_once_however_many_come_beside_it(store, monkeypatch):
+    digests_of, looked_at = pack.digests_of, []
+    monkeypatch.setattr(pack, "digests_of", lambda path: looked_at.append(path) or digests_of(path))
+    for start in range(3):
+        link(Store(str(store.directory)), dict(list(PLACES.items())[start : start + 1]))
+        looked_at.clear()
+        assert [store.packs.find(key) is not None for key in KEYS] == [i <= start for i in range(4)]
+        assert len(looked_at) == 1
+
+
+def test_packs_with_none_of_the_same_adapters_are_not_read_when_another_is_made(store, monkeypatch):
+    for place, key in list(PLACES.items())[:3]:
+        link(Store(str(store.directory)), {place: key})
+    last = Store(str(store.directory), wanted={KEYS[2], KEYS[3]})
+    assert last.packs.find(KEYS[2])
+    digests_of, looked_at = pack.digests_of, []
+    monkeypatch.setattr(pack, "digests_of", lambda path: looked_at.append(path) or digests_of(path))
+    (former,) = (path for path in last.packs.files() if KEYS[2] in digests_of(path))
+    link(last, dict(list(PLACES.items())[2:]))
+    assert former in looked_at
+    assert all(path == former or path in last.packs.files() for path in looked_at)
+    assert len(set(looked_at)) <= 2  # the former one, which goes, and the new one
+    assert len(last.packs.files()) == 3
+
+
 def test_only_what_is_wanted_is_looked_for(store):
     link(store)
     other = Store(str(store.directory), wanted={KEYS[1]})

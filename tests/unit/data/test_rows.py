@@ -3,6 +3,7 @@
 import json
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 import tiny
@@ -466,6 +467,29 @@ def test_save_and_read_round_trip_and_pandas(tmp_path):
     assert list(frame.columns) == list(table[0])
     assert frame["passage"].tolist() == [row["passage"] for row in table]
     assert [list(pairs) for pairs in frame["pairs"]] == [row["pairs"] for row in table]
+
+
+def test_of_a_table_only_the_groups_that_are_wanted_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "GROUP", 4)
+    table = load(tmp_path, tiny.make_rows(5))
+    path = tmp_path / "table.parquet"
+    dataset.save(iter(table), str(path))
+    parts = [(0, 4), (3, 5), (4, 8), (7, 10), (0, None), (9, None), (2, 99), (10, None), (12, 14)]
+    assert [dataset.read(str(path), *part) for part in parts] == [table[slice(*part)] for part in parts]
+    some = dataset.read(str(path), 5, 7, ["did", "passage"])
+    assert some == [{key: row[key] for key in ("did", "passage")} for row in table[5:7]]
+    column = pq.read_metadata(path).row_group(1).column(5)
+    flip(path, column.dictionary_page_offset + 100)
+    assert dataset.read(str(path), 0, 4) == table[:4]
+    assert dataset.read(str(path), 8, 10) == table[8:]
+    with pytest.raises(LoraryError, match="damaged"):
+        dataset.read(str(path), 7, 9)
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
 
 
 def without_passage(rows, did=0, pid=0):

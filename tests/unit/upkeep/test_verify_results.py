@@ -1,12 +1,16 @@
-"""What the store keeps of augmentation, and translators, are verified as adapters are."""
+"""What the store keeps of augmentation, translators and tables are verified as adapters are."""
 
 import hashlib
 import json
 
+
+import pyarrow.parquet as pq
 import pytest
 
+import tiny
 from lorary.augment.kept import Results
 from lorary.core.errors import LoraryError
+from lorary.data import rows
 from lorary.upkeep.verify import verify
 
 
@@ -38,3 +42,17 @@ def test_a_damaged_translator_is_named_and_removed(tmp_path):
     (tmp_path / "translator.json").write_bytes(b"[")
     with pytest.raises(LoraryError, match=r"translator\.json: cannot be read"):
         verify([], [], [], [], [], translators=[files])
+
+
+@pytest.mark.parametrize("group", range(3))
+def test_a_table_is_read_to_its_end(tmp_path, monkeypatch, group):
+    monkeypatch.setattr(rows, "GROUP", 4)
+    path = tmp_path / "table.parquet"
+    rows.save(rows.load([tiny.write_rows(tmp_path / "total.json", tiny.make_rows(5))], -1, "aug"), str(path))
+    verify([], [], [str(path)], [], [])
+    content = bytearray(path.read_bytes())
+    content[pq.read_metadata(path).row_group(group).column(5).dictionary_page_offset + 60] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(LoraryError, match=r"table.parquet: is no whole table"):
+        verify([], [], [str(path)], [], [])
+    assert not path.exists()
