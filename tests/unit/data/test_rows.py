@@ -399,6 +399,54 @@ def test_json_lines_are_read_as_a_list_is(tmp_path, end, name):
         assert dataset.outline(files["total"], -1, "aug") == ([2] * number, True)
 
 
+LIST = ' \n[ {"a": [1, "x]\\u00fc\\ud83d,"]} , 12 ,"\u00e9\U0001f600", {"a": 1, "b": {"c": 1, "c": 2}},\n[], null ] \n'
+
+
+@pytest.mark.parametrize("piece", [1, 7, 2**20])
+def test_a_list_is_read_in_pieces_as_json_reads_it_whole(tmp_path, monkeypatch, piece):
+    """And so is what is none, wherever it is cut off."""
+    monkeypatch.setattr(questions, "PIECE", piece)
+    path, whole = tmp_path / "total.json", LIST.encode()
+    wrong = [LIST + "x", LIST + "]", LIST.replace("12", "1 2"), LIST.replace("null", ""), LIST.replace("null", "NaN")]
+    wrong += [
+        "[]",
+        "[ ]",
+        "",
+        " ",
+        "[,]",
+        "12",
+        "[" * 20_000,
+        '{"augment": []}',
+        '{"a": 1}',
+        "\ufeff[1]",
+        "\ufeff\ufeff[1]",
+    ]
+    contents = [text.encode() for text in (LIST, *wrong)] + [LIST.encode("utf-16"), b"[1, \xff]"]
+    for content in [*contents, *(whole[:end] for end in range(len(whole)))]:
+        path.write_bytes(content)
+        assert read(questions._items, path) == read(questions._whole, path)
+    path.write_bytes(whole)
+    faults = []
+    assert len(list(questions._read(path, faults))) == 6
+    assert faults == ["total.json, question 3, b, c: this key is given twice"]
+
+
+def read(function, path):
+    try:
+        return list(function(path, []))
+    except LoraryError as error:
+        return str(error)
+
+
+def test_the_items_of_a_list_do_not_wait_for_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(questions, "PIECE", 8)
+    (tmp_path / "total.json").write_text("[1, 2, 3, 4, 5, 6, 7 8]")
+    items = questions._items(tmp_path / "total.json", [])
+    assert [next(items) for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(LoraryError, match="this is not JSON"):
+        next(items)
+
+
 def test_a_line_that_is_broken_is_named(tmp_path):
     good = lines(tiny.make_rows(2)).splitlines()
     for broken, words in (

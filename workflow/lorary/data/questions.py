@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,11 @@ from ..core.values import NAME
 Row = tuple[str, int, Any]
 
 ENDINGS = (".json", ".jsonl")
+
+# Of JSON lists.
+BLANKS = " \t\n\r"
+OPENING, MARK = (re.compile(rf"[{BLANKS}]*({mark})[{BLANKS}]*") for mark in (r"\[", r"[,\]]"))
+PIECE = 2**20  # letters that are read at once, at least
 
 
 def type_files(folder: Path, data_type: str | None) -> dict[str, list[Path]]:
@@ -92,19 +99,21 @@ def _refuse_copies(folder: Path, files: dict[str, Path], data_type: str | None) 
             )
 
 
-def _texts(questions: list[Any], key: str) -> set[str]:
+def _texts(questions: Iterable[Any], key: str) -> set[str]:
     found = (question.get(key) for question in questions if isinstance(question, dict))
     return {text for text in found if isinstance(text, str)}
 
 
-def solve(files: list[Path], sample: int) -> tuple[list[Row], list[str]]:
-    """The questions to solve, unchecked, with the place of each; and what was wrong in putting them together."""
-    faults: list[str] = []
+def solve(files: list[Path], sample: int, faults: list[str]) -> Iterator[Row]:
+    """The questions to solve, unchecked, with the place of each, one after the other; `faults` gets what was wrong in
+    putting them together, and has all of it after the last. Raises LoraryError."""
     if len(files) == 1:
-        rows = [(files[0].name, i, question) for i, question in enumerate(_read(files[0], faults))]
+        rows: Iterable[Row] = ((files[0].name, i, question) for i, question in enumerate(_read(files[0], faults)))
     else:
         rows = _merge(files, faults)
-    return (rows if sample == -1 else rows[:sample]), faults
+    for number, row in enumerate(rows):  # to the last, for its faults
+        if sample == -1 or number < sample:
+            yield row
 
 
 def place(file: str, index: int, path: Any) -> str:
@@ -123,25 +132,78 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else text[:60] + "..."
 
 
-def _read(path: Path, faults: list[str]) -> list[Any]:
-    """The questions of a file, a JSON list or JSON lines; `faults` gets the keys that are given twice in them."""
-    text, twice = _text(path), list[Twice]()
-    first = re.search(r"\S.*", text)
-    if path.suffix == ".jsonl" or (first and re.compile(r"\S").search(text, first.end()) and _is_object(first[0])):
-        lines = enumerate(text.split("\n"), start=1)
-        questions = [_parse(f"{path}, line {number}", line, twice) for number, line in lines if line.strip()]
-    else:
-        questions = _parse(str(path), text, twice)
-        if isinstance(questions, dict) and "augment" in questions:  # JSON lines, of which there is one
-            questions = [questions]
+def _read(path: Path, faults: list[str]) -> Iterator[Any]:
+    """The questions of a file, a JSON list or JSON lines, one after the other; `faults` gets the keys that are given
+    twice in them."""
+    twice, none = list[Twice](), True
+    for i, question in enumerate(_items(path, twice)):
+        if twice:
+            faults += [f"{place(path.name, i, where)}: this key is given twice" for where in _keys_twice(question)]
+        none = False
+        yield question
+    if none:
+        raise LoraryError(f"{path}: the list of questions is empty.")
+
+
+def _items(path: Path, twice: list[Twice]) -> Iterator[Any]:
+    """A list is read item by item, since a million questions are gigabytes. What is no list, or has a fault, is read
+    whole, for json to say what that is."""
+    count = 0
+    for item, last in _items_of_list(path, twice):
+        yield item
+        if last:
+            return
+        count += 1
+    yield from islice(_whole(path, twice), count, None)
+
+
+def _items_of_list(path: Path, twice: list[Twice]) -> Iterator[tuple[Any, bool]]:
+    """Each with whether the file ends after it; up to where this is no list of JSON."""
+    decoder, text, opened = json.JSONDecoder(**_how(twice)), "", False
+    try:
+        with path.open("rb") as file:
+            encoding = json.detect_encoding(file.read(4))
+        with path.open(encoding=encoding, errors="surrogatepass", newline="") as file:
+            while more := file.read(max(PIECE, len(text))):  # twice as much, where what there is ends within an item
+                text, begin = (text + more).lstrip(BLANKS), 0
+                if not opened:
+                    if (opening := OPENING.match(text)) is None:
+                        return
+                    opened, begin = True, opening.end()
+                while item := _item(decoder, text, begin):
+                    value, begin, closed = item
+                    yield value, closed and not (text[begin:] + file.read()).strip(BLANKS)
+                    if closed:
+                        return
+                text = text[begin:]
+    except (OSError, UnicodeDecodeError):
+        return
+
+
+def _item(decoder: json.JSONDecoder, text: str, begin: int) -> tuple[Any, int, bool] | None:
+    """The item of a list that begins here, where the next one begins, and whether there is none; None where the text
+    ends before that is known, or this is no JSON."""
+    try:
+        value, end = decoder.raw_decode(text, begin)
+    except (ValueError, RecursionError):
+        return None
+    mark = MARK.match(text, end)
+    return (value, mark.end(), mark[1] == "]") if mark else None
+
+
+def _whole(path: Path, twice: list[Twice]) -> Iterator[Any]:
+    text = _text(path)
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if path.suffix == ".jsonl" or (len(lines) > 1 and _is_object(lines[0][1])):
+        for number, line in lines:
+            yield _parse(f"{path}, line {number}", line, twice)
+        return
+    questions = _parse(str(path), text, twice)
+    if isinstance(questions, dict) and "augment" in questions:  # JSON lines, of which there is one
+        questions = [questions]
     if not isinstance(questions, list):
         raise LoraryError(f"{path}: expected a list of questions, found {short(questions)}.")
-    if not questions:
-        raise LoraryError(f"{path}: the list of questions is empty.")
-    if twice:
-        for i, question in enumerate(questions):
-            faults += [f"{place(path.name, i, where)}: this key is given twice" for where in _keys_twice(question)]
-    return questions
+    yield from questions
 
 
 def _text(path: Path) -> str:
@@ -163,17 +225,20 @@ def _is_object(line: str) -> bool:
 
 def _parse(where: str, text: str, twice: list[Twice]) -> Any:
     """A value of JSON; `twice` gets its objects that have a key twice."""
+    try:
+        return json.loads(text, **_how(twice))
+    except (ValueError, RecursionError) as error:  # not JSON, NaN, or nested too deep
+        raise LoraryError(f"{where}: this is not JSON ({error}).") from None
 
+
+def _how(twice: list[Twice]) -> dict[str, Any]:
     def read(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         mapping = known_twice(pairs)
         if isinstance(mapping, Twice):
             twice.append(mapping)
         return mapping
 
-    try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=read)
-    except (ValueError, RecursionError) as error:  # not JSON, NaN, or nested too deep
-        raise LoraryError(f"{where}: this is not JSON ({error}).") from None
+    return {"parse_constant": _no_constant, "object_pairs_hook": read}
 
 
 def _keys_twice(question: Any) -> list[tuple]:
@@ -199,7 +264,7 @@ def _merge(files: list[Path], faults: list[str]) -> list[Row]:
     Stops at the first type that has run out.
     """
     total, *types = files
-    by_type = {path.stem: (path, _read(path, faults)) for path in types}
+    by_type = {path.stem: (path, list(_read(path, faults))) for path in types}
     used = dict.fromkeys(by_type, 0)
     rows: list[Row] = []
     for i, question in enumerate(_read(total, faults)):

@@ -55,10 +55,15 @@ def outline(
 def _outline(
     files: list[Path], sample: int, augment_model: str, lenient_answers: bool, heldout_pairs: int
 ) -> tuple[list[int], bool]:
-    rows = _checked(files, sample, augment_model, lenient_answers)
-    if heldout_pairs and (faults := _lacking_pairs(rows, f"{augment_model}_qa", heldout_pairs)):
-        raise report(faults, f"heldout_pairs: {heldout_pairs} of each passage's pairs leave some none to train on:")
-    return [len(question["augment"]) for _, _, question in rows], rows[0][-1]["question"] is not None
+    counts, lacking, asked = [], list[str](), False
+    for row in _checked(files, sample, augment_model, lenient_answers):
+        _, _, question = row
+        counts.append(len(question["augment"]))
+        lacking += _lacking_pairs(row, f"{augment_model}_qa", heldout_pairs) if heldout_pairs else []
+        asked = question["question"] is not None  # in all, or in none
+    if lacking:
+        raise report(lacking, f"heldout_pairs: {heldout_pairs} of each passage's pairs leave some none to train on:")
+    return counts, asked
 
 
 def load(files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False) -> list[dict[str, Any]]:
@@ -73,10 +78,9 @@ def load(files: list[Path], sample: int, augment_model: str, lenient_answers: bo
 
 
 def one_by_one(files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False) -> Iterator[dict]:
-    """The rows of `load`, for `save`, when all of them are checked: without a second copy of them in memory."""
-    rows = _checked(files, sample, augment_model, lenient_answers)
+    """The rows of `load`, for `save`: few of them are in memory. Raises after the last where some are no good."""
     rewrite, pairs = f"{augment_model}_rewrite", f"{augment_model}_qa"
-    for did, (_, _, question) in enumerate(rows):
+    for did, (_, _, question) in enumerate(_checked(files, sample, augment_model, lenient_answers)):
         answer = question["answer"]
         for pid, augment in enumerate(question["augment"]):
             extra = {
@@ -143,43 +147,44 @@ def title_of(row: dict[str, Any]) -> str:
     return title if isinstance(title, str) else ""
 
 
-def check(rows: list[Row], augment_model: str) -> list[str]:
-    """Every fault of the rows, one line each."""
-    faults = []
-    asked = [
-        question for _, _, question in rows if not isinstance(question, dict) or question.get("question") is not None
-    ]
-    if 0 < len(asked) < len(rows):
-        file, index, _ = next(row for row in rows if isinstance(row[2], dict) and row[2].get("question") is None)
-        faults.append(
-            f"{place(file, index, ['question'])}: expected a string, as other rows have, or null in all of them"
-        )
-    for file, index, question in rows:
-        found = [] if is_good(question, augment_model) else list(schema_faults(file, index, question, augment_model))
-        faults += found or _differing(file, index, question)
-        faults += _unwritable(file, index, question)
-    return faults
-
-
-def _lacking_pairs(rows: list[Row], key: str, heldout_pairs: int) -> list[str]:
+def _lacking_pairs(row: Row, key: str, heldout_pairs: int) -> list[str]:
+    file, index, question = row
     return [
         f"{place(file, index, ['augment', pid, key])}: {len(augment[key])} pairs; lower heldout_pairs to"
         f" {len(augment[key]) - 1}, or bring more"
-        for file, index, question in rows
         for pid, augment in enumerate(question["augment"])
         if "error" not in augment and len(augment[key]) <= heldout_pairs
     ]
 
 
-def _checked(files: list[Path], sample: int, augment_model: str, lenient_answers: bool) -> list[Row]:
-    rows, faults = solve(files, sample)
-    if lenient_answers:
-        for _, _, question in rows:
+def _checked(files: list[Path], sample: int, augment_model: str, lenient_answers: bool) -> Iterator[Row]:
+    """The rows that are good. Raises LoraryError, after the last, where there are others."""
+    together, faults = list[str](), list[str]()  # what is wrong in putting them together, and in each
+    first: tuple[str, int] | None = None  # of those that nobody asks about
+    asked = 0
+    for row in solve(files, sample, together):
+        file, index, question = row
+        if lenient_answers:
             _read_answers(question, augment_model)
-    if faults := faults + check(rows, augment_model):
+        if isinstance(question, dict) and question.get("question") is None:
+            first = first or (file, index)
+        else:
+            asked += 1
+        if found := _faults(row, augment_model):
+            faults += found
+        else:
+            yield row
+    if first and asked:
+        together.append(f"{place(*first, ['question'])}: expected a string, as other rows have, or null in all of them")
+    if faults := together + faults:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise report(faults, f"{files[0].parent}: the data has {count}:")
-    return rows
+
+
+def _faults(row: Row, augment_model: str) -> list[str]:
+    file, index, question = row
+    found = [] if is_good(question, augment_model) else list(schema_faults(file, index, question, augment_model))
+    return (found or _differing(file, index, question)) + _unwritable(file, index, question)
 
 
 def is_good(question: Any, augment_model: str) -> bool:
