@@ -181,7 +181,8 @@ class Opened:
         config = _one_config([{**about["config"][0], **_under(about)} for about in of_these])
         model = layout.MODEL.format(model=config["model_name"])
         _check_model(model, [about["model"] for about in of_these])
-        source = Trained(self.table.set_index("name").to_dict("index"), of_these[0].get("task_adapter"))
+        lines = self.table.set_index("name")[["path", "sha256", "config_sha256"]].to_dict("index")
+        source = Trained(lines, of_these[0].get("task_adapter"))
         tokens = 128 if config["with_cot"] else 32
         return Setting(model, config["precision"], tokens, load_prompter(model, config), source)
 
@@ -259,9 +260,11 @@ def _passages(folder: Path, types: dict[str, dict[str, Any]]) -> pd.DataFrame:
 
 def read_index(folder: Path) -> pd.DataFrame:
     """name, type, did, pid, path, sha256 and config_sha256 of each adapter of a run. Raises LoraryError."""
+    columns = ["type", "did", "pid", "path", "sha256", "config_sha256"]
     try:
-        index = pd.read_csv(folder / layout.INDEX, sep="\t", keep_default_na=False, dtype={"type": str})
-        index = index[["type", "did", "pid", "path", "sha256", "config_sha256"]]
+        types = {"type": str}
+        index = pd.read_csv(folder / layout.INDEX, sep="\t", keep_default_na=False, dtype=types, usecols=columns)
+        index = index[columns]
     except (OSError, ValueError, LookupError) as error:
         raise damaged(folder / layout.INDEX, error) from None
     return index.assign(name=list(map(layout.passage_name, index["type"], index["did"], index["pid"])))

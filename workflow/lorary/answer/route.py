@@ -33,7 +33,8 @@ def route(table: str, by: str, output: str) -> None:
     `rank`: all keep it. `right` is 1 or 0 where the question has `golden_passages` and one of its passages is among
     them, else empty. Raises LoraryError.
     """
-    questions = [list(group) for _, group in groupby(rows.read(table, 0, None), key=lambda row: row["did"])]
+    passages = rows.read(table, 0, None, ["did", "pid", "question", "passage", "extra"])
+    questions = [list(group) for _, group in groupby(passages, key=lambda row: row["did"])]
     lines = []
     for of_question, order in zip(questions, _orders(questions, by), strict=True):
         right = _right(of_question)
@@ -71,7 +72,7 @@ def export(
         unpack(adapter)
     wanted, lines = set(names), []
     for kind, files in types.items():
-        questions = {row["did"]: row["question"] for row in rows.read(files["table"], 0, None)}
+        questions = {row["did"]: row["question"] for row in rows.read(files["table"], 0, None, ["did", "question"])}
         for did, pids in read(files["routes"]).items():
             ordered = [name for pid in pids if (name := layout.passage_name(kind, did, pid)) in wanted]
             lines += [[kind, did, questions[did], rank, f"{folder}/{name}"] for rank, name in enumerate(ordered, 1)]
