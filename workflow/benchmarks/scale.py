@@ -207,7 +207,7 @@ def _ask() -> None:
 
     with contextlib.closing(open_run("results/adapters", None)) as opened:
         found = opened.search(QUESTION, 3)
-        assert len(found) == 3
+        assert found
         opened.setting(passage.kind for passage in found)
 
 
