@@ -9,7 +9,8 @@ import functools
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from lorary.core.pack import Part, own_file, pack_of, read_head
 from lorary.core.store import Store
@@ -163,19 +164,20 @@ def _fill(job: dict[str, Any], ids: "pa.Table", store: Store, config: bytes, hea
         prompts.save(_of_others(ids, min(paths)[0], len(paths)), job["prompts"])
     found, _ = passage_digests(job["model"], job["base_weight"], job["prompts"], job["settings"], set(paths))
     digests = {position: latest for position, (latest, *_) in found.items()}
-    parts = []
+    parts, told = [], {}
     for (did, pid), digest in digests.items():
         rng = np.random.default_rng(did)
         content = own_file(head, rng.standard_normal(size // 4, dtype=np.float32).tobytes())
         losses = sorted(rng.uniform(0.1, 3, STEPS).round(4).tolist(), reverse=True)
         about = {"sizes": {TENSORS: len(content)}, "sha256": {TENSORS: hashlib.sha256(content).hexdigest()}}
-        training = {**TOLD, "losses": losses, **about}
+        told[digest] = training = {**TOLD, "losses": losses, **about}
         read = functools.partial(bytes, content)
         parts.append(Part(layout.place(did, pid), digest, training, head, read))
     pack = pack_of(job["outputs"][0])
     assert pack is not None
     store.link_file(keep_pack(store, config, parts), pack, own=True)
-    write_record(job["record"], store, digests, paths, config)
+    # Which need not look for each of them, in ever more packs.
+    write_record(job["record"], cast(Store, SimpleNamespace(get=told.get)), digests, paths, config)
     outcome = {"trained": len(paths), "failed": []}
     Path(job["outcome"]).write_text(json.dumps(outcome), encoding="utf-8")
 

@@ -44,7 +44,7 @@ def keep_packed(store: Store, digests: dict[str, str], config: bytes) -> Path:
     kept = set(digests.values())
     for digest in kept:
         store.drop(digest)
-    for other in store.packs.files():
+    for other in store.packs.files():  # most have none of these, and are not read again
         with contextlib.suppress(OSError, ValueError):  # it is gone, or another user's
             if other != made and store.packs.wanted_of(other) & kept and set(pack.digests_of(other)) <= kept:
                 other.unlink()
