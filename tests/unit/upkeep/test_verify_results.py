@@ -3,7 +3,6 @@
 import hashlib
 import json
 
-
 import pyarrow.parquet as pq
 import pytest
 
