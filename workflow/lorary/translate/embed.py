@@ -49,7 +49,7 @@ def embed(
 
     Raises LoraryError.
     """
-    found, tokenizer = table.read(passages, *rows), load_tokenizer(model)
+    found, tokenizer = table.read(passages, rows[0], rows[1]), load_tokenizer(model)
     positions = [(row["did"], row["pid"]) for row in found]
     if lacking := [layout.place(row["did"], row["pid"]) for row in found if not row["passage"]]:
         raise LoraryError(f"{passages}: {lacking[0]} has no passage to be translated (of {len(lacking)} such).")
