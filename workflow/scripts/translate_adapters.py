@@ -23,6 +23,7 @@ with job(snakemake.log.text, setting["label"]):
         embeddings=snakemake.input.embeddings,
         translator=snakemake.input.translator,
         control=setting["control"],
+        precision=setting["adapter_precision"],
         store=setting["store"],
         threads=snakemake.threads,
     )

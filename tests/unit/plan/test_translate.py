@@ -199,7 +199,7 @@ def test_a_control_is_told_to_who_translates_and_who_trains():
 def test_values_of_its_kind_stand_where_none_are_given():
     settings = make(**TOKENS, translator_batch=3).translators[0].params["settings"]
     assert {key: settings[key] for key in ("hidden", "batch", "learning_rate")} == {
-        "hidden": 256,
+        "hidden": 128,
         "batch": 3,
         "learning_rate": 1e-3,
     }

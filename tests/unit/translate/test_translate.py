@@ -376,7 +376,7 @@ def tmp_path_with(ground, folder):
     return folder
 
 
-def translated(made, ground, folder, kind, outputs, control=None):
+def translated(made, ground, folder, kind, outputs, control=None, precision="float32"):
     adapters = [folder / f"adapters/data_{did}/passage_0" for did in range(3)]
     (folder / "adapters").mkdir(exist_ok=True)
     translate_adapters(
@@ -388,6 +388,7 @@ def translated(made, ground, folder, kind, outputs, control=None):
         embeddings=str(ground / f"{STATES[kind]}.safetensors"),
         translator=str(outputs["translator"]),
         control=control,
+        precision=precision,
         store=str(folder / "store"),
         threads=1,
     )
@@ -421,6 +422,9 @@ def test_a_translated_adapter_is_one_that_peft_loads(made, ground, tmp_path, kin
     assert json.loads((tmp_path / "outcome.json").read_text()) == {"trained": 3, "failed": []}
     translated(made, ground, tmp_path, kind, outputs)
     assert json.loads((tmp_path / "outcome.json").read_text()) == {"trained": 0, "failed": []}
+    exact = load_file(adapters[0] / TENSORS)
+    translated(made, ground, tmp_path, kind, outputs, precision="bfloat16")
+    assert all(tensor.equal(exact[name].bfloat16()) for name, tensor in load_file(adapters[0] / TENSORS).items())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -224,9 +224,10 @@ def _translated(part: Part, model: Job, base_weight: Job, embeddings: Job, trans
         "model_source": model.params,
         "version": translate.TRANSLATED,
         "control": part.run.translating.translator_control,
+        "adapter_precision": part.run.training.adapter_precision,
         "store": part.run.jobs.store_dir,
     }
-    made_of = {key: params[key] for key in ("model_source", "version", "control")}
+    made_of = {key: params[key] for key in ("model_source", "version", "control", "adapter_precision")}
     made_of |= {"base_weight": base_weight.params, "embeddings": embeddings.label, "translator": translator.label}
     inputs = {
         "model": model.outputs["model"],

@@ -36,16 +36,18 @@ def translate_adapters(
     embeddings: str,
     translator: str,
     control: str | None,
+    precision: str,
     store: str,
     threads: int,
 ) -> None:
     """Make the adapters `outputs` (`.../data_<did>/passage_<pid>`, directories or in one pack) of a batch of passages,
-    out of their states in the file `embeddings`; with the `control` shared all get the same. What the store holds is
-    linked. `record` is written when all are there; `outcome` (JSON) always. Raises LoraryError."""
+    out of what the file `embeddings` has of them, rounded to `precision`; with the `control` shared all get the same.
+    What the store holds is linked. `record` is written when all are there; `outcome` (JSON) always. Raises
+    LoraryError."""
     began, paths = time.monotonic(), {layout.position_of(path): path for path in outputs}
     config, passages = files.trained_config(base_weight, model), list(embedded(embeddings))
     decides = {"translated": TRANSLATED, "translator": sha256(Path(translator)), "model": fingerprint(model)["weights"]}
-    decides |= {"base_weight": digest_base_weight(base_weight), **({"control": control} if control else {})}
+    decides |= {"base_weight": digest_base_weight(base_weight), "control": control, "precision": precision}
     digests = {
         passage.position: digest({**decides, "states": passage.sha256()}, ())
         for passage in passages
@@ -64,7 +66,9 @@ def translate_adapters(
     @contextlib.contextmanager
     def begin() -> Iterator[Work]:
         with take_device(threads) as (device, device_name), limited_memory(device.type):
-            yield lambda some: _translated(some, translator, base_weight, config, control, device, device_name)
+            yield lambda some: _translated(
+                some, translator, base_weight, config, control, precision, device, device_name
+            )
 
     try:
         finish(items, stored, failed, begin, ("passage", "passages"))
@@ -82,7 +86,14 @@ def translate_adapters(
 
 
 def _translated(
-    items: Iterable[Item], path: str, base_weight: str, config: bytes, control: str | None, device, device_name: str
+    items: Iterable[Item],
+    path: str,
+    base_weight: str,
+    config: bytes,
+    control: str | None,
+    precision: str,
+    device,
+    device_name: str,
 ) -> Iterator[Done]:
     """The adapters of these items, whose contents are passages with their states; one by one, so that none depends on
     what others are beside it."""
@@ -103,4 +114,4 @@ def _translated(
             yield [(item, Fault("its adapter is not finite: the translator was trained at too high a learning rate"))]
             continue
         said = {**about, "tokens": len(passage["states"]), "seconds": round(time.monotonic() - began, 3)}
-        yield [(item, (config, files.tensors_bytes(tensors), said))]
+        yield [(item, (config, files.tensors_bytes(tensors, precision), said))]
