@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: help env demo demo-documents test test-slurm test-all bench bench-answers bench-knowledge bench-retrieval bench-scale bench-serve gpu-check faults image builder clients test-clients lint format clean
+.PHONY: help env demo demo-documents test test-slurm test-all bench bench-answers bench-knowledge bench-retrieval bench-scale bench-serve bench-translator gpu-check faults image builder clients test-clients lint format clean
 
 help:
 	@echo "make demo    encode the demo's passages with SmolLM2-135M-Instruct, and answer its questions"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-knowledge  measure which recipe knows most of its passages, and with how many pairs (minutes a recipe and seed)"
 	@echo "make bench-retrieval  measure the index of passages, up to a million of them (some minutes)"
 	@echo "make bench-scale  measure each stage by the number of passages, 10,000 and 100,000 (some minutes; SIZES=... for others)"
+	@echo "make bench-translator  measure what translators know of passages that they never saw (about an hour)"
 	@echo "make bench-serve  measure the server with 1, 8 and 32 clients, and end it while they ask (some minutes)"
 	@echo "make gpu-check   see whether all that is promised holds on this machine's GPUs (without any: on the processor)"
 	@echo "make faults  kill runs at 100 random moments, try all bad input, and see that nothing is lost (half an hour)"
@@ -83,6 +84,9 @@ bench-retrieval: env
 
 bench-scale: env
 	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench_scale --cores 1 --forcerun bench_scale
+
+bench-translator: env
+	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench_translator --cores all --resources gpu=1 --forcerun bench_translator
 
 bench-serve: env
 	$(BIN)/snakemake -s workflow/benchmarks/Snakefile bench_serve --cores all --resources gpu=1 --forcerun bench_serve
