@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -25,6 +26,7 @@ from lorary.train import encode
 from lorary.translate import learn
 from lorary.translate.adapters import translate_adapters
 from lorary.translate.embed import embed, embedded
+from lorary.translate.kept import Kept
 from lorary.translate.learner import Learner
 from lorary.translate.memory import Memory, to_rank
 from lorary.translate.networks import make
@@ -292,6 +294,32 @@ def test_what_is_stopped_goes_on_to_the_same_bytes(made, ground, tmp_path, monke
     assert len((tmp_path / "parts/losses.tsv").read_text().splitlines()) == 5
 
 
+def test_adapters_that_bring_no_words_forth_go_on_too(made, ground, tmp_path):
+    """Of layers that do not write into the residual stream: then not every parameter has a gradient."""
+    base = {name: t for name, t in files.read_adapter(str(made / "llama-base"))[1].items() if "gate_proj" in name}
+    pairs, kept = read_pairs(pairs_of(made, ground, "memory"), -1), Kept(str(tmp_path), "key")
+
+    def begin():
+        return Learner(decoder.load(str(made / "llama"), "float32", CPU), base, 16.0, pairs, of_kind("memory"))
+
+    one, other = begin(), begin()
+    one.step(pairs)
+    one.save(kept, 1.0)
+    assert other.restore(kept) == 1.0
+    assert one.step(pairs) == other.step(pairs)
+    assert all(a.equal(b) for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True))
+
+
+def test_a_memory_measures_nothing_of_passages_of_one_token(made, ground):
+    _, base = files.read_adapter(str(made / "llama-base"))
+    passages = [{name: a[:1] for name, a in each.read().items()} for each in embedded(str(ground / "tokens.safetensors"))]
+    network = Memory(base, 3, 32, 8, 2.0)
+    network.measure(passages)
+    flat = network(stacked(passages))
+    assert all(buffer.isfinite().all() for buffer in network.buffers())
+    assert not any(B.any() for name, B in network.layout.tensors(flat[0]).items() if "lora_B" in name)
+
+
 def test_a_memory_learns(made, ground, tmp_path):
     outputs = train(made, ground, tmp_path, "memory", epochs=20)
     losses = [float(line.split("\t")[1]) for line in outputs["losses"].read_text().splitlines()[1:]]
@@ -337,6 +365,21 @@ def test_shuffled_passages_have_each_others_pairs(made, ground):
     assert [pair.states for pair in mixed] == [pair.states for pair in pairs]
     assert all(a.examples is not b.examples and a.adapter != b.adapter for a, b in zip(pairs, mixed, strict=True))
     assert {pair.adapter for pair in mixed} == {pair.adapter for pair in pairs}
+    with pytest.raises(LoraryError, match="translator_control: shuffled mixes passages up, and there is one only"):
+        shuffled(pairs[:1])
+
+
+def test_what_the_model_cannot_read_is_told_and_not_tried(made, ground, tmp_path):
+    table = pq.read_table(made / "llama.parquet")
+    beyond = [[999, *ids[1:]] for ids in table["input_ids"].to_pylist()]
+    column = pa.array(beyond, table.schema.field("input_ids").type)
+    (tmp_path / "made").mkdir()
+    for name in ("llama", "llama-base"):
+        (tmp_path / "made" / name).symlink_to(made / name)
+    pq.write_table(table.set_column(table.schema.get_field_index("input_ids"), "input_ids", column),
+                   tmp_path / "made/llama.parquet")  # fmt: skip
+    with pytest.raises(LoraryError, match="token id 999 is beyond the model's vocabulary of 512"):
+        train(tmp_path / "made", ground, tmp_path / "out", "memory")
 
 
 def test_pairs_that_do_not_belong_together_are_refused(made, ground, tmp_path, caplog):

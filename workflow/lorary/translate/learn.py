@@ -64,6 +64,9 @@ def train_translator(
             from .learner import Learner
 
             frozen = decoder.load(model, params["settings"]["precision"], device)
+            read = [example.ids for pair in learnt for example in pair.examples]
+            if reason := decoder.beyond(frozen, max(int(ids.max()) for ids in read), max(map(len, read))):
+                raise LoraryError(reason)
             scale = config["lora_alpha"] / config["r"]
             learner = Learner(frozen, tensors, scale, learnt, params)
             log.info("%s on %s: %d passages, %d parameters", model, name, len(learnt), learner.parameters())

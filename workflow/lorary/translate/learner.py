@@ -174,6 +174,8 @@ class Learner:
         tensors, about = saved
         self.network.load_state_dict({name: tensors[f"network.{name}"] for name in self.network.state_dict()})
         for name, parameter in self.network.named_parameters():
+            if f"adamw.{name}.step" not in tensors:  # it has no gradient: no layer of these adapters needs it
+                continue
             state = {key: tensors[f"adamw.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = state | {
                 key: state[key].to(self.device) for key in ("exp_avg", "exp_avg_sq")

@@ -62,12 +62,15 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def measure(self, passages: list[dict[str, np.ndarray]]) -> None:
-        """Of the tokens of some passages, but for the first ones, which are like no others."""
+        """Of the tokens of some passages, but for the first ones, which are like no others. Where there are hardly any,
+        all stays as if they were normal."""
 
         def all_of(name: str) -> Tensor:
             return torch.from_numpy(np.concatenate([passage[name][1:] for passage in passages])).to(self.read)
 
         states = all_of("states")
+        if len(states) < 2:
+            return
         self.state_mean.copy_(states.mean(0))
         self.state_deviation.copy_((states - self.state_mean).square().mean((0, 2)).sqrt()[:, None] + EPS)
         for k, layer in enumerate(map(layer_of, self.targets)):

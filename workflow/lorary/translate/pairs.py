@@ -56,6 +56,8 @@ def read_pairs(pairs: list[dict[str, Any]], most: int) -> list[Pair]:
 
 
 def shuffled(pairs: list[Pair]) -> list[Pair]:
-    """Each passage with what is to be known of another one, half way round."""
+    """Each passage with what is to be known of another one, half way round. Raises LoraryError where there is none."""
+    if len(pairs) < 2:
+        raise LoraryError("translator_control: shuffled mixes passages up, and there is one only to learn from.")
     others = pairs[len(pairs) // 2 :] + pairs[: len(pairs) // 2]
     return [other._replace(states=pair.states) for pair, other in zip(pairs, others, strict=True)]
