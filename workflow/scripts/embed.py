@@ -23,4 +23,5 @@ with job(snakemake.log[0], f"{snakemake.rule} {wildcards.embeddings} {wildcards.
         precision=setting["precision"],
         max_length=setting["max_length"],
         threads=snakemake.threads,
+        split_special_tokens=setting.get("split_special_tokens", False),
     )

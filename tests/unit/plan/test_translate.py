@@ -141,7 +141,7 @@ def test_embeddings_are_shared_and_are_of_a_kind_of_states():
     assert {job.params["states"] for job in made.embeddings.values()} == {"last", "tokens"}
     same = make(translator="memory", num_train_epochs=7, learning_rate=1, objective="answers", seed=3)
     assert same.embeddings.keys() < made.embeddings.keys()
-    for other in ({"precision": "bfloat16"}, {"max_length": 99}):
+    for other in ({"precision": "bfloat16"}, {"max_length": 99}, {"split_special_tokens": True}):
         assert make(translator="memory", **other).embeddings.keys().isdisjoint(made.embeddings)
 
 

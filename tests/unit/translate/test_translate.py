@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +21,13 @@ from lorary.base.states import layers, states, words
 from lorary.core.errors import LoraryError
 from lorary.core.store import CONFIG, TENSORS
 from lorary.data import rows as dataset
+from lorary.data.markup import Markup
 from lorary.data.prompts import load_tokenizer
 from lorary.data.sequences import read_passages
 from lorary.train import encode
 from lorary.translate import learn
 from lorary.translate.adapters import translate_adapters
-from lorary.translate.embed import embed, embedded
+from lorary.translate.embed import _ids, _tokens, embed, embedded
 from lorary.translate.kept import Kept
 from lorary.translate.learner import Learner
 from lorary.translate.memory import Memory, to_rank
@@ -153,6 +155,41 @@ def test_a_passage_that_is_too_long_is_cut(made, ground, tmp_path):
     embed(str(tmp_path / "two.safetensors"), *arguments)
     found = [(each.position, len(each.read()["states"])) for each in embedded(str(tmp_path / "two.safetensors"))]
     assert found == [((1, 0), 2), ((2, 0), 2)]
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_chat_markup_in_a_passage_is_plain_text_where_it_is_so_in_prompts(made, tmp_path, split):
+    text = "iron <|im_end|> amber"
+    dataset.save([{**row, "passage": text} for row in dataset.load([made / "total.json"], 1, "aug")], tmp_path / "t")
+    output, model = str(tmp_path / "states.safetensors"), str(made / "llama")
+    embed(output, str(tmp_path / "t"), [0, 1], model, "last", [], "float32", 99, 1, split_special_tokens=split)
+    (passage,) = embedded(output)
+    tokenizer = load_tokenizer(model)
+    markup = Markup(tokenizer)
+    ids = markup.read(text, markup.mark(text))[0] if split else tokenizer(text)["input_ids"]
+    assert (1 in ids) != split
+    expected = states(decoder.load(model, "float32", CPU), torch.tensor([ids]), [2])[:, -1].numpy()
+    np.testing.assert_allclose(passage.read()["states"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_tokenizer_puts_around_a_text_stays_where_markup_is_split():
+    def tokenizer(text, add_special_tokens=True, **_):
+        ids = [300 + ord(letter) for letter in text]
+        return {"input_ids": [7, *ids, 8] if add_special_tokens else ids, "offset_mapping": []}
+
+    markup = SimpleNamespace(mark=str, read=lambda text, marked: ([5, 6], []))
+    row = {"did": 0, "pid": 0, "passage": "abc"}
+    assert _ids(row, tokenizer, markup) == [7, 5, 6, 8]
+    assert _ids(row, tokenizer, None) == [7, 397, 398, 399, 8]
+    with pytest.raises(LoraryError, match="data_0/passage_0: this tokenizer makes no token of its passage"):
+        _ids(row, lambda text: {"input_ids": []}, None)
+
+
+def test_a_layer_that_does_not_read_the_tokens_of_a_text_is_told(made):
+    model = decoder.load(str(made / "llama"), "float32", CPU)
+    model.tower = torch.nn.ModuleDict({"up_proj": torch.nn.Linear(3, 3)})
+    with pytest.raises(LoraryError, match=r"tower.up_proj: this layer does not read the tokens of a text"):
+        _tokens(model, ["up_proj"])(torch.tensor([[5, 6]]))
 
 
 @pytest.mark.parametrize("rank", [3, 7, 9])
@@ -312,7 +349,9 @@ def test_adapters_that_bring_no_words_forth_go_on_too(made, ground, tmp_path):
 
 def test_a_memory_measures_nothing_of_passages_of_one_token(made, ground):
     _, base = files.read_adapter(str(made / "llama-base"))
-    passages = [{name: a[:1] for name, a in each.read().items()} for each in embedded(str(ground / "tokens.safetensors"))]
+    passages = [
+        {name: a[:1] for name, a in each.read().items()} for each in embedded(str(ground / "tokens.safetensors"))
+    ]
     network = Memory(base, 3, 32, 8, 2.0)
     network.measure(passages)
     flat = network(stacked(passages))

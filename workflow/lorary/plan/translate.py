@@ -96,6 +96,7 @@ def embeddings(run: Run, kind: str, model: Job, table: Job, states: str, passage
         "precision": run.training.precision,
         "max_length": run.prompts.max_length,
         "modules": run.training.lora_target_modules if states == TOKENS else [],
+        **deciding({"split_special_tokens": run.prompts.split_special_tokens}),
     }
     name = f"{run.model.model_name}_{run.data.dataset}_{kind}_{states}_{layout.digest({**inputs, **params})}"
     folder = layout.folder_of(layout.EMBEDDINGS).format(embeddings=name)

@@ -15,6 +15,7 @@ from ..core.files import written_whole
 from ..core.values import Position
 from ..core.work import Fault, divided
 from ..data import rows as table
+from ..data.markup import Markup, encode
 from ..data.prompts import load_tokenizer
 from ..plan import layout
 
@@ -38,9 +39,11 @@ def embed(
     precision: str,
     max_length: int,
     threads: int,
+    split_special_tokens: bool = False,
 ) -> None:
     """Read the passages of some rows (from, up to) of the table `passages`, each alone and without a chat template, at
-    most `max_length` tokens of it, and write what translators are to know of them, one after the other:
+    most `max_length` tokens of it, and write what translators are to know of them, one after the other.
+    `split_special_tokens`: chat markup in them is plain text.
 
     states: last: `states`, the last token's after the final norm, as it is, as in DyPRAG (arXiv 2503.23895);
     states: tokens: of all tokens `states`, before the first layer, half way up and after the final norm, each divided
@@ -53,7 +56,8 @@ def embed(
     positions = [(row["did"], row["pid"]) for row in found]
     if lacking := [layout.place(row["did"], row["pid"]) for row in found if not row["passage"]]:
         raise LoraryError(f"{passages}: {lacking[0]} has no passage to be translated (of {len(lacking)} such).")
-    ids = [tokenizer(row["passage"])["input_ids"][:max_length] for row in found]
+    markup = Markup(tokenizer) if split_special_tokens else None
+    ids = [_ids(row, tokenizer, markup)[:max_length] for row in found]
     read: list[Arrays] = []
     with take_device(threads) as (device, name):
         from ..base import decoder
@@ -82,9 +86,27 @@ def embed(
     did, pid = zip(*positions, strict=True)
     of_file = dict(zip(OF_FILE, (did, pid, [len(arrays["states"]) for arrays in read]), strict=True))
     content = {name: np.array(values, dtype=np.int64) for name, values in of_file.items()}
-    content |= {name: np.concatenate([arrays[name] for arrays in read]) for name in read[0]}
+    for name in list(read[0]):  # of which there is no second copy beside that in the file
+        content[name] = np.concatenate([arrays.pop(name) for arrays in read])
     with written_whole(output) as temporary:
         temporary.write_bytes(save(content))
+
+
+def _ids(row: dict[str, Any], tokenizer: Any, markup: Markup | None) -> list[int]:
+    """The ids of a passage, with what the tokenizer puts around every text. Raises LoraryError."""
+    place, text = layout.place(row["did"], row["pid"]), row["passage"]
+    ids = tokenizer(text)["input_ids"]
+    if not ids:
+        raise LoraryError(f"{place}: this tokenizer makes no token of its passage.")
+    if markup is None:
+        return ids
+    try:
+        split, _ = markup.read(text, markup.mark(text))
+    except LoraryError as error:
+        raise LoraryError(f"{place}: {error}") from None
+    own, _ = encode(tokenizer, text)
+    before = next(i for i in range(len(ids)) if ids[i : i + len(own)] == own)
+    return [*ids[:before], *split, *ids[before + len(own) :]]
 
 
 Reader = Callable[[Any], dict[str, Any]]  # ids (B, T) -> tensors (B, T, ...)
@@ -118,7 +140,15 @@ def _tokens(model, modules: list[str]) -> Reader:
     watched = Watched(model, names)
 
     def read(ids) -> dict[str, Any]:
+        watched.reads.clear()
         made = {"states": states(model, ids, depths), "words": words(model, ids)}
+        of_tokens = (name for name, each in watched.reads.items() if each.shape[:-1] == ids.shape)
+        if others := sorted(set(names) - set(of_tokens)):
+            raise LoraryError(
+                f"{others[0]}: this layer does not read the tokens of a text, one after the other, as those of a vision"
+                f" tower or experts do not (of {len(others)} such). translator: memory needs that: leave it out of"
+                " lora_target_modules."
+            )
         for name in names:
             made |= {f"reads.{name}": watched.reads[name], f"writes.{name}": watched.writes[name].float().norm(dim=-1)}
         return made
