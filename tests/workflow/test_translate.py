@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +39,9 @@ def test_translators_are_trained_and_make_adapters_that_answer_and_nothing_is_ma
     assert set(index["first_loss"]) == {""}
     assert len(json.loads((folder / wanted[2]).read_bytes())) == 3
 
+    shutil.copy(folder / "results/adapters" / next(iter(made)) / "adapter_model.safetensors", shared)
     reference["translator_epochs"] = 2
     told = finished.snakemake("-n", *wanted, runs=[memory, reference], **how).stdout
     jobs = dict(re.findall(r"^(\w+?)(?:_toy_\w+|_\d+)? +(\d+)$", told, re.MULTILINE))
-    assert jobs == {"train_translator": "1", "translate_adapters": "1", "adapters": "1", "total": "3"}
+    again = {"predict_prag": "1", "score_prag": "1"}  # of what lies under the adapters
+    assert jobs == {"train_translator": "1", "translate_adapters": "1", "adapters": "1", **again, "total": "5"}

@@ -29,7 +29,7 @@ for job in JOBS["predict"].values():
             templates=job.inputs["templates"],
             fewshot=job.inputs["fewshot"],
             records=job.inputs["records"],
-            task_adapter=ancient(job.inputs["task_adapter"]),
+            task_adapter=under(job),
             routes=job.inputs["routes"],
         output:
             job.outputs["answers"],

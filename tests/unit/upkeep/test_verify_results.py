@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import tiny
+from lorary.adapters.digest import digest_task_adapter
+from lorary.adapters.files import write_adapter
 from lorary.augment.kept import Results
 from lorary.core.errors import LoraryError
 from lorary.data import rows
@@ -41,6 +43,20 @@ def test_a_damaged_translator_is_named_and_removed(tmp_path):
     (tmp_path / "translator.json").write_bytes(b"[")
     with pytest.raises(LoraryError, match=r"translator\.json: cannot be read"):
         verify([], [], [], [], [], translators=[files])
+
+
+def test_the_part_of_a_translator_that_all_share_is_looked_at(tmp_path):
+    files = {"translator": str(tmp_path / "translator.safetensors"), "about": str(tmp_path / "translator.json")}
+    (tmp_path / "translator.safetensors").write_bytes(b"weights")
+    shared, sha256 = tmp_path / "shared", hashlib.sha256(b"weights").hexdigest()
+    write_adapter(shared, b'{"r": 2, "lora_alpha": 4}', b"tensors")
+    about = {"sha256": sha256, "shared": digest_task_adapter(str(shared))}
+    (tmp_path / "translator.json").write_text(json.dumps(about), encoding="utf-8")
+    verify([], [], [], [], [], translators=[files])
+    (shared / "adapter_model.safetensors").write_bytes(b"tensorz")
+    with pytest.raises(LoraryError, match=r"shared/adapter_model\.safetensors: is not of the translator beside it"):
+        verify([], [], [], [], [], translators=[files])
+    assert [path.name for path in shared.iterdir()] == ["adapter_config.json"]
 
 
 @pytest.mark.parametrize("group", range(3))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..adapters import files
-from ..adapters.digest import digest_base_weight
+from ..adapters.digest import digest_base_weight, digest_task_adapter
 from ..base.fetch import fingerprint
 from ..core import stop
 from ..core.device import device_fault, limited_memory, take_device
@@ -150,8 +150,6 @@ def _write(outputs: dict[str, str], kept: Kept, model: str, base_weight: str) ->
     with written_whole(outputs["translator"]) as temporary:
         shutil.copyfile(kept.translator, temporary)
     losses = about.pop("losses")
-    with written_whole(outputs["about"]) as temporary:
-        temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     steps, lines = zip(*losses.values(), strict=True), ["\t".join(["step", *losses])]
     lines += ["\t".join([str(step), *(f"{value:.6g}" for value in values)]) for step, values in enumerate(steps, 1)]
     with written_whole(outputs["losses"]) as temporary:
@@ -162,3 +160,6 @@ def _write(outputs: dict[str, str], kept: Kept, model: str, base_weight: str) ->
         shared = Translator.load(outputs["translator"], _read_base_weight(base_weight)[1]).shared()
         folder, config = Path(outputs["shared_config"]).parent, files.trained_config(base_weight, model)
         files.write_adapter(folder, config, files.tensors_bytes(shared))
+        about["shared"] = digest_task_adapter(str(folder))
+    with written_whole(outputs["about"]) as temporary:
+        temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

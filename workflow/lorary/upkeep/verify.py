@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..adapters import files as adapters
-from ..adapters.digest import digest_base_weight, former_digests
+from ..adapters.digest import digest_base_weight, digest_task_adapter, former_digests
 from ..augment.kept import Results
 from ..base import fetch as models_
 from ..core import pack, packing
 from ..core.errors import LoraryError, report
 from ..core.store import TRAINING, Store, remove, sha256
 from ..core.values import CONFIG, MARK, TENSORS
+from ..plan.translate import SHARED
 from ..train.kept import read_kept
 from ..train.outputs import OWN
 from ..train.records import read_record
@@ -272,12 +273,21 @@ def _verify_translator(translator: Path, about: Path, found: Found) -> None:
         return
     found.count("translators")
     try:
-        whole = found.sha256(translator) == json.loads(about.read_bytes())["sha256"]
-    except (ValueError, LookupError, TypeError):
+        said = json.loads(about.read_bytes())
+        whole = found.sha256(translator) == said["sha256"]
+        shared = said.get("shared")
+    except (ValueError, LookupError, TypeError, AttributeError):
         found.discard(about, "cannot be read")
         return
     if not whole:
         found.discard(translator, "is not what was trained (its sha256 differs)")
+    elif shared and (folder := translator.with_name(SHARED)).is_dir():
+        try:
+            whole = digest_task_adapter(str(folder)) == shared
+        except LoraryError:
+            whole = False
+        if not whole:
+            found.discard(folder / TENSORS, "is not of the translator beside it")
 
 
 def _model_faults(directory: str, found: Found) -> list[str]:
