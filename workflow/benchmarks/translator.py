@@ -149,7 +149,8 @@ def _growth(home: Path, folders: dict[Key, RunFolder], kinds: list[str], counts:
 def _cost(home: Path, folders: dict[Key, RunFolder]) -> str:
     """Seconds and bytes, and how alike updates are."""
     lines = ["Of the first seed; cosines are of updates of two passages, and of what is left when their mean is taken:"]
-    lines += ["", *head("", "s a passage", "KiB a passage", "cosine", "of what is specific, with the trained one's")]
+    of_each = "s a passage, once it is read", "KiB a passage", "cosine"
+    lines += ["", *head("", *of_each, "of what is specific, with the trained one's")]
     trained: np.ndarray | None = None
     seed = next(iter(folders))[0]
     for (of_seed, kind, n, control), folder in folders.items():

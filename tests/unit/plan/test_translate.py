@@ -56,7 +56,7 @@ def test_the_adapters_of_a_run_with_a_translator_are_translated_into_the_same_tr
     assert {key: run[key] for key in TRANSLATOR if key in run} == {"translator": "memory"}
 
 
-def test_tokens_learns_from_prompts_and_has_a_part_that_lies_under_its_adapters():
+def test_a_memory_learns_from_prompts_and_has_a_part_that_lies_under_its_adapters():
     made = make(translator="memory", inference_methods=["task", "prag", "vanilla"])
     (translator,) = made.translators
     assert not made.trained
@@ -145,7 +145,7 @@ def test_embeddings_are_shared_and_are_of_a_kind_of_states():
         assert make(translator="memory", **other).embeddings.keys().isdisjoint(made.embeddings)
 
 
-TOKENS = {"translator": "memory"}
+MEMORY = {"translator": "memory"}
 
 
 ANOTHER = [
@@ -172,7 +172,7 @@ THE_SAME = [
 
 def test_what_decides_a_translator_is_in_its_name():
     runs = [{"adapter_dir": str(i), **run} for i, run in enumerate([{}, *ANOTHER, *THE_SAME])]
-    usual, *labels = (kind.translator.label for kind in make(*runs, **TOKENS).types)
+    usual, *labels = (kind.translator.label for kind in make(*runs, **MEMORY).types)
     others, same = labels[: len(ANOTHER)], labels[len(ANOTHER) :]
     assert len({usual, *others}) == 1 + len(ANOTHER)
     assert same == [usual] * len(THE_SAME)
@@ -180,7 +180,7 @@ def test_what_decides_a_translator_is_in_its_name():
 
 def test_what_decides_adapters_is_in_the_name_of_their_record():
     some = [{}, {"translator_epochs": 2}, {"translator_control": "shared"}, {"max_length": 99}]
-    records = [make(**TOKENS, **run).batches[0].outputs["record"] for run in some]
+    records = [make(**MEMORY, **run).batches[0].outputs["record"] for run in some]
     assert len({Path(record).name for record in records}) == len(some)
 
 
@@ -190,14 +190,14 @@ def test_the_training_decides_a_translator_that_learns_from_it():
 
 
 def test_a_control_is_told_to_who_translates_and_who_trains():
-    shared, shuffled = make({"translator_control": "shared"}, {"translator_control": "shuffled"}, **TOKENS).translated
+    shared, shuffled = make({"translator_control": "shared"}, {"translator_control": "shuffled"}, **MEMORY).translated
     assert [kind.batches[0].params["control"] for kind in (shared, shuffled)] == ["shared", "shuffled"]
     assert [kind.translator.params["settings"]["control"] for kind in (shared, shuffled)] == [None, "shuffled"]
     assert "_translator=memory_translator_control=shared/" in shared.folder.path
 
 
 def test_values_of_its_kind_stand_where_none_are_given():
-    settings = make(**TOKENS, translator_batch=3).translators[0].params["settings"]
+    settings = make(**MEMORY, translator_batch=3).translators[0].params["settings"]
     assert {key: settings[key] for key in ("hidden", "batch", "learning_rate")} == {
         "hidden": 128,
         "batch": 3,
@@ -206,14 +206,14 @@ def test_values_of_its_kind_stand_where_none_are_given():
 
 
 def test_names_of_datasets_are_one_word_in_paths():
-    (kind,) = make(**TOKENS, translator_datasets=["toy", "many"]).types
+    (kind,) = make(**MEMORY, translator_datasets=["toy", "many"]).types
     assert "_translator=memory_translator_datasets=toy+many/" in kind.folder.path
 
 
 def test_a_name_that_no_folder_can_have_is_told():
     names = [letter * 64 for letter in "abcd"]
     with pytest.raises(LoraryError, match=r"make that 3\d\d letters long, and file systems take 255"):
-        make(**TOKENS, translator_datasets=names)
+        make(**MEMORY, translator_datasets=names)
 
 
 def test_a_translators_job_takes_many_passages():
@@ -221,11 +221,11 @@ def test_a_translators_job_takes_many_passages():
     assert [len(batch.outputs["adapters"]) for batch in made.batches] == [90]
     many = 3 * part.MANY_PASSAGES_PER_JOB
     tiny.write_rows(Path("data/toy/aug/total.json"), tiny.make_rows(many // 2, pairs=1))
-    assert [len(batch.outputs["adapters"]) for batch in make(**TOKENS, sample=-1).batches] == [many // 3] * 3
+    assert [len(batch.outputs["adapters"]) for batch in make(**MEMORY, sample=-1).batches] == [many // 3] * 3
 
 
 def test_in_packs_there_is_one_file_a_job():
-    (batch,) = make(**TOKENS, pack=True).batches
+    (batch,) = make(**MEMORY, pack=True).batches
     assert batch.declared == [batch.outputs["pack"]]
     assert batch.params["adapters"] == batch.outputs["adapters"]
 
@@ -241,15 +241,15 @@ def test_raw_text_is_translated_by_what_learnt_from_augmented_data():
 
 def test_it_is_told_where_there_is_nothing_to_learn_from():
     with pytest.raises(LoraryError) as caught:
-        make(**TOKENS, translator_datasets=["none"])
+        make(**MEMORY, translator_datasets=["none"])
     assert str(caught.value).startswith("translator: memory: there is no data_projector/none/aug (seen from ")
     assert "set projector_data_dir and translator_datasets." in str(caught.value)
 
 
 def test_a_translated_run_and_a_trained_one_lie_side_by_side():
-    made = make({}, TOKENS)
+    made = make({}, MEMORY)
     assert [kind.translator is None for kind in made.types] == [True, False]
     assert len({batch.rule for batch in made.batches}) == len(made.batches)
     assert make({}).types[0] == made.types[0]  # which is made as ever
     with pytest.raises(LoraryError, match="with different seed"):
-        make(TOKENS, {**TOKENS, "seed": 2})
+        make(MEMORY, {**MEMORY, "seed": 2})
