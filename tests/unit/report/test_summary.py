@@ -101,6 +101,14 @@ def test_a_reason_of_many_lines_is_one_line_of_the_table(leave, told, tmp_path):
     assert told(outcomes, since=0)[1].reason.tolist() == ["first second"]
 
 
+def test_what_was_translated_is_not_said_to_be_trained(leave, told, tmp_path):
+    leave("trained", 2, when=100, trained=2)
+    outcomes = leave("made", 4, when=100)
+    (tmp_path / "made.json").write_text(json.dumps({"trained": 0, "translated": 3, "failed": []}))
+    lines, _ = told(outcomes, since=0)
+    assert lines[0].startswith("6 of 6 adapters are in place: 2 trained, 3 translated and 1 linked from the store")
+
+
 @pytest.mark.parametrize("content", ['{"trained"', "[]", '{"trained": 1}', '{"trained": 1, "failed": 3}', ""])
 def test_outcome_file_that_is_damaged_is_passed_over(leave, told, tmp_path, content):
     outcomes = leave("cut", 2, when=100, trained=2)

@@ -40,13 +40,13 @@ def draw_unfinished_page(plan: Plan) -> None:
 
 
 def summarize(outcomes: list[dict[str, Any]], since: float, seconds: float) -> str:
-    """What the training jobs of this call did; and in failed.tsv (none where none has) each passage that has failed, in
-    this call or before, and has no adapter yet.
+    """What the jobs of this call did that make adapters; and in failed.tsv (none where none has) each passage that has
+    failed, in this call or before, and has no adapter yet.
 
     `outcomes`: of each job the file that it leaves (`outcome`), its `log`, `dataset` and `type`, and its `adapters`.
     Files older than `since` (seconds of the epoch) belong to earlier calls.
     """
-    trained = linked = there = 0
+    trained = translated = linked = there = 0
     failed: list[dict[str, Any]] = []
     standing: list[dict[str, Any]] = []
     for job in outcomes:
@@ -56,17 +56,19 @@ def summarize(outcomes: list[dict[str, Any]], since: float, seconds: float) -> s
             outcome = json.loads(Path(job["outcome"]).read_bytes())
             rows = [_failed_row(job, **failure) for failure in outcome["failed"]]
             of_this_call = Path(job["outcome"]).stat().st_mtime >= since
-            trained_here = outcome["trained"]
+            trained_here, translated_here = outcome["trained"], outcome.get("translated", 0)
         except (OSError, ValueError, LookupError, TypeError):
             continue
         standing += [row for row in rows if row["path"] in job["adapters"] and not is_there(row["path"])]
         if of_this_call:
             trained += trained_here
-            linked += max(0, in_place - trained_here)
+            translated += translated_here
+            linked += max(0, in_place - trained_here - translated_here)
             failed += rows
     total = sum(len(job["adapters"]) for job in outcomes)
+    made = f"{trained} trained, {translated} translated" if translated else f"{trained} trained"
     lines = [
-        f"{there} of {total} adapters are in place: {trained} trained and {linked} linked from the store by this call,"
+        f"{there} of {total} adapters are in place: {made} and {linked} linked from the store by this call,"
         f" {len(failed)} failed, in {_duration(seconds)}.",
     ]
     if to_do := total - there - len(standing):

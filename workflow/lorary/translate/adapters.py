@@ -81,7 +81,7 @@ def translate_adapters(
         faults = [(item.content.position, failed[item.key]) for item in items if item.key in failed]
         told = [{"path": paths[position], "reason": reason} for position, reason in faults]
         with contextlib.suppress(OSError):  # what is raised already says more
-            said = {"trained": len(stored.trained), "failed": told}
+            said = {"trained": 0, "translated": len(stored.trained), "failed": told}
             Path(outcome).write_text(json.dumps(said) + "\n", encoding="utf-8")
 
 
@@ -104,6 +104,7 @@ def _translated(
     translator.network.to(device)
     about = {"sequences": 0, "tokens": 0, "losses": [], "device": device_name, "adapters_per_step": 1}
     about |= {"translator": sha256(Path(path)), "layers_checked": True}
+    about |= {} if precision == "float32" else {"adapter_precision": precision}
     about |= {} if device.type == "cpu" else {"gpu_numerics": GPU_NUMERICS}
     for item in items:
         began, passage = time.monotonic(), item.content.read()

@@ -57,9 +57,9 @@ def train_translator(
         learnt = shuffled(learnt)
     kept = Kept(store, _key(model, base_weight, learnt, params))
     if kept.finished() is None:
-        began = time.monotonic()
         config, tensors = _read_base_weight(base_weight)
         with take_device(threads) as (device, name):
+            began = time.monotonic()
             from ..base import decoder
             from .learner import Learner
 
