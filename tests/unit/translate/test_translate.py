@@ -31,7 +31,7 @@ from lorary.translate.embed import _ids, _tokens, embed, embedded
 from lorary.translate.kept import Kept
 from lorary.translate.learner import Learner
 from lorary.translate.memory import Memory, to_rank
-from lorary.translate.networks import make
+from lorary.translate.networks import Translator, make
 from lorary.translate.pairs import read_pairs, shuffled
 from lorary.translate.rows import Layout, stacked, twice
 
@@ -507,6 +507,23 @@ def test_a_translated_adapter_is_one_that_peft_loads(made, ground, tmp_path, kin
     exact = load_file(adapters[0] / TENSORS)
     translated(made, ground, tmp_path, kind, outputs, precision="bfloat16")
     assert all(tensor.equal(exact[name].bfloat16()) for name, tensor in load_file(adapters[0] / TENSORS).items())
+
+
+def test_a_passage_that_fits_no_memory_fails_alone(made, ground, tmp_path, monkeypatch):
+    outputs, of, some = train(made, ground, tmp_path, "memory"), Translator.of, []
+
+    def too_large(translator, batch):
+        some.append(batch)
+        if len(some) == 2:
+            raise MemoryError
+        return of(translator, batch)
+
+    monkeypatch.setattr(Translator, "of", too_large)
+    with pytest.raises(LoraryError, match="data_1/passage_0: its tokens do not fit into memory together"):
+        translated(made, ground, tmp_path, "memory", outputs)
+    assert json.loads((tmp_path / "outcome.json").read_text())["translated"] == 2
+    translated(made, ground, tmp_path, "memory", outputs)
+    assert json.loads((tmp_path / "outcome.json").read_text())["translated"] == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -77,8 +77,9 @@ def runs_of_pairs(run: Run) -> list[Run]:
         if not folder.is_dir():
             raise LoraryError(
                 f"translator: {run.translating.translator}: there is no {folder} (seen from {Path.cwd()}) to learn"
-                " from. Projector data lies in <projector_data_dir>/<dataset>/<augment_model>/<type>.json: put it"
-                " there, or set projector_data_dir and translator_datasets."
+                " from. Projector data, which is augmented data of other passages, lies in"
+                " <projector_data_dir>/<dataset>/<augment_model>/<type>.json: put it there, or set projector_data_dir"
+                " and translator_datasets."
             )
         of_pairs = replace(data, dataset=dataset, data_type=None, projector=True, sample=-1)
         prompts = replace(run.prompts, heldout_pairs=0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..adapters import files
 from ..adapters.digest import digest_base_weight
 from ..base.fetch import fingerprint
-from ..core.device import limited_memory, take_device
+from ..core.device import free_memory, limited_memory, out_of_memory, take_device
 from ..core.errors import LoraryError, report
 from ..core.files import sha256
 from ..core.store import Store, digest
@@ -108,9 +108,18 @@ def _translated(
     about |= {} if device.type == "cpu" else {"gpu_numerics": GPU_NUMERICS}
     for item in items:
         began, passage = time.monotonic(), item.content.read()
-        batch = {name: tensor.to(device) for name, tensor in stacked([passage]).items()}
-        tensors = translator.common() if control == SHARED else translator.of(batch)
-        tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
+        try:
+            batch = {name: tensor.to(device) for name, tensor in stacked([passage]).items()}
+            tensors = translator.common() if control == SHARED else translator.of(batch)
+            tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            tensors = {}
+        if not tensors:
+            free_memory()
+            yield [(item, Fault("its tokens do not fit into memory together; a lower max_length would help"))]
+            continue
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             yield [(item, Fault("its adapter is not finite: the translator was trained at too high a learning rate"))]
             continue
