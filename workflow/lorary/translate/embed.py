@@ -86,7 +86,7 @@ def embed(
     did, pid = zip(*positions, strict=True)
     of_file = dict(zip(OF_FILE, (did, pid, [len(arrays["states"]) for arrays in read]), strict=True))
     content = {name: np.array(values, dtype=np.int64) for name, values in of_file.items()}
-    for name in list(read[0]):  # of which there is no second copy beside that in the file
+    for name in list(read[0]):  # one after the other, so that all is held once, beside the bytes of the file
         content[name] = np.concatenate([arrays.pop(name) for arrays in read])
     with written_whole(output) as temporary:
         temporary.write_bytes(save(content))

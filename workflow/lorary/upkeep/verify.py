@@ -281,7 +281,7 @@ def _verify_translator(translator: Path, about: Path, found: Found) -> None:
         return
     if not whole:
         found.discard(translator, "is not what was trained (its sha256 differs)")
-    elif shared and (folder := translator.with_name(SHARED)).is_dir():
+    elif shared and ((folder := translator.with_name(SHARED)) / TENSORS).is_file():
         try:
             whole = digest_task_adapter(str(folder)) == shared
         except LoraryError:
