@@ -7,12 +7,12 @@ import pytest
 
 from benchmarks import scale, towns
 from lorary.core.errors import LoraryError
-from lorary.plan import encode
+from lorary.plan import part
 
 
 def test_every_stage_of_a_run(tiny_llama, tmp_path, monkeypatch):
     monkeypatch.setattr(towns, "PER_JOB", 4)
-    monkeypatch.setattr(encode, "PASSAGES_PER_PROMPT_FILE", 4)
+    monkeypatch.setattr(part, "PASSAGES_PER_FILE", 4)
     here, planned = os.getcwd(), []
 
     def in_this_process(_, arguments):

@@ -153,6 +153,14 @@ def test_total_stops_at_the_first_type_that_has_run_out(tmp_path):
     assert merged(tmp_path) == ["b0", "c0"]  # and c1 after it is not taken
 
 
+def test_a_total_is_read_to_its_end(tmp_path):
+    write(tmp_path, total=typed("bbb", ["b0", "b1", "b2"]), b=numbered("b", 1))
+    total = tmp_path / "total.json"
+    total.write_text(total.read_text(encoding="utf-8")[:-1], encoding="utf-8")  # cut off behind what is solved
+    with pytest.raises(LoraryError, match=r"total\.json: this is not JSON"):
+        merged(tmp_path)
+
+
 def test_faults_of_a_merge_name_file_and_question(tmp_path):
     order = ["b0", "another", "x0", "c1", "b1"]
     rows = [*typed("bcxcb", order), {"question": "untyped"}]
@@ -445,6 +453,14 @@ def test_the_items_of_a_list_do_not_wait_for_its_end(tmp_path, monkeypatch):
     assert [next(items) for _ in range(6)] == [1, 2, 3, 4, 5, 6]
     with pytest.raises(LoraryError, match="this is not JSON"):
         next(items)
+
+
+def test_a_line_that_is_a_list_is_one_question_and_a_wrong_one(tmp_path):
+    rows = tiny.make_rows(3)
+    path = tmp_path / "total.jsonl"
+    path.write_text(json.dumps(rows[:2]) + "\n" + lines(rows), encoding="utf-8")
+    with pytest.raises(LoraryError, match=r"total\.jsonl, question 0: expected an object"):
+        dataset.load([path], -1, "aug")
 
 
 def test_a_line_that_is_broken_is_named(tmp_path):

@@ -147,9 +147,9 @@ def _read(path: Path, faults: list[str]) -> Iterator[Any]:
 
 def _items(path: Path, twice: list[Twice]) -> Iterator[Any]:
     """A list is read item by item, since a million questions are gigabytes. What is no list, or has a fault, is read
-    whole, for json to say what that is."""
+    whole, for json to say what that is; and so are lines, of which the first may be a list by mistake."""
     count = 0
-    for item, last in _items_of_list(path, twice):
+    for item, last in _items_of_list(path, twice) if path.suffix != ".jsonl" else ():
         yield item
         if last:
             return
@@ -267,7 +267,7 @@ def _merge(files: list[Path], faults: list[str]) -> list[Row]:
     by_type = {path.stem: (path, list(_read(path, faults))) for path in types}
     used = dict.fromkeys(by_type, 0)
     rows: list[Row] = []
-    for i, question in enumerate(_read(total, faults)):
+    for i, question in enumerate(list(_read(total, faults))):  # to its end, for its faults
         kind = question.get("type") if isinstance(question, dict) else None
         if not isinstance(kind, str) or kind not in by_type:
             where = place(total.name, i, ["type"])
