@@ -19,8 +19,8 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import towns
+from benchmarks.calls import numbers
 from benchmarks.machine import in_a_process, machine
-from lorary.core.errors import LoraryError
 
 log = logging.getLogger("lorary.benchmarks")
 
@@ -50,10 +50,8 @@ def bench_scale(model: str, sizes: list[str], folder: str, output: str) -> str:
     """Measure runs of so many passages, one after the other, in `folder`, which goes afterwards. `model`: the directory
     of a base model, for its tokenizer. Writes TSV, and returns a table for reading. Raises LoraryError where a size is
     no number."""
-    if wrong := [size for size in sizes if not size.isdecimal() or not int(size)]:
-        raise LoraryError(f"SIZES: expected numbers of passages, such as 10000, found {wrong[0]}.")
     lines: list[dict[str, Any]] = []
-    for size in map(int, sizes):
+    for size in numbers("SIZES", sizes, least=1):
         shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
         try:
             lines += _measured(str(Path(model).resolve()), size, Path(folder, str(size)).resolve())
@@ -69,7 +67,7 @@ def measure(stage: str, folder: str, **arguments: Any) -> dict[str, float]:
     os.chdir(folder)
     STAGES[stage](**arguments)
     taken = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    unit = 1 if sys.platform == "darwin" else 1000  # bytes, of what getrusage counts in
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes, of what getrusage counts in
     return {
         "cpu_seconds": sum(of.ru_utime + of.ru_stime for of in taken),
         "peak_mb": max(of.ru_maxrss for of in taken) * unit / 1e6,

@@ -309,6 +309,17 @@ def test_packs_with_none_of_the_same_adapters_are_not_read_when_another_is_made(
     assert len(last.packs.files()) == 3
 
 
+def test_a_pack_whose_index_is_written_otherwise_is_found_after_it_was_put_back(store, tmp_path):
+    content = link(store).read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size] + 8 * b" "  # as another release may have written it
+    (tmp_path / "pack.safetensors").write_bytes(pack.own_file(header, content[8 + size :]))
+    for path in store.packs.files():
+        path.unlink()
+    packing.put_back(store, tmp_path / "pack.safetensors")
+    assert all(store.get(key) for key in KEYS)
+
+
 def test_only_what_is_wanted_is_looked_for(store):
     link(store)
     other = Store(str(store.directory), wanted={KEYS[1]})

@@ -77,6 +77,7 @@ def test_a_job_is_what_it_was_planned_to_be_whatever_the_config_says_now():
 def test_without_its_part_a_job_is_made_of_the_whole_plan_or_not_at_all(monkeypatch):
     batch = write().encoding.batches[0]
     assert parts.read(["verify"], config()) is None
+    assert parts.read([], config()) is None
     assert parts.read([batch.rule, "verify"], config()) is None  # a group
     with pytest.raises(LoraryError, match="has changed since this call of Snakemake began"):
         parts.read(["verify"], config(seed=7))
@@ -119,3 +120,16 @@ def test_files_of_former_calls_do_not_pile_up(monkeypatch):
     assert len(list(parts.FOLDER.iterdir())) == 3
     assert last.is_file()
     assert parts.read(["get_model"], config(seed=5)).jobs["get_model"]
+
+
+def test_files_of_another_user_end_no_call(monkeypatch):
+    def refused(*_):
+        raise PermissionError
+
+    write()
+    batch = write(seed=7).encoding.batches[0]
+    monkeypatch.setattr(parts, "KEPT", 1)
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    write()
+    assert parts.read([batch.rule], config(seed=7))

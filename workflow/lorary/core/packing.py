@@ -71,7 +71,7 @@ def put_back(store: Store, path: Path) -> None:
     not whole."""
     found = Pack(path)
     parts = list(found.unpacked())
-    _write(store, kept_at(store, found.key), pack.make_header(found.config, parts), parts)
+    keep_pack(store, found.config, parts)
     for part in parts:
         store.drop(part.digest)
 

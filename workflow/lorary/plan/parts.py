@@ -57,7 +57,8 @@ def write(plan: Plan, config: dict[str, Any], known_as: Callable[[str], str]) ->
         content.update("\n".join(names).encode() + job)
     path = FOLDER / f"{_sources()}.{_settings(config)}.{content.hexdigest()[:16]}"
     if path.is_file():
-        os.utime(path)
+        with contextlib.suppress(PermissionError):  # another user's
+            os.utime(path)
     else:
         with contextlib.closing(sqlite3.connect(":memory:")) as database:  # not where there may be no locks
             database.executescript(SCHEMA)
@@ -76,7 +77,7 @@ def read(rules: list[str], config: dict[str, Any]) -> Part | None:
     Raises LoraryError where that would be another plan, since the call had another config, or another Lorary.
     """
     planned = [name for name in os.environ.get(PLANNED, "").split() if NAME.fullmatch(name)]
-    if not planned:
+    if not planned or not rules:  # Snakemake does not always say which, where there are checkpoints
         return None
     sources = _sources()
     for name in planned:
@@ -106,7 +107,7 @@ def _read(name: str, rules: list[str]) -> Part | None:
 
 
 def _remove_old() -> None:
-    with contextlib.suppress(FileNotFoundError):  # another call removes them too
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # another call removes them too; or another user's
         for path in sorted(FOLDER.glob("[0-9a-f]*"), key=os.path.getmtime)[:-KEPT]:
             path.unlink()
 
