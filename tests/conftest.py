@@ -89,7 +89,7 @@ def made(once, tiny_llama, tiny_qwen):
             model.get_model(str(source), None, str(root / name))
             adapter.init_base_weight(str(root / name), 2, 32, tiny.TARGETS, 0, None, str(root / f"{name}-base"))
             prompter = prompts.load_prompter(str(root / name), tiny.PROMPTS)
-            prompts.save(prompts.build(dataset.load([data], -1, "aug"), prompter, 3000), root / f"{name}.parquet")
+            prompts.save(prompts.build(dataset.load_all([data], -1, "aug"), prompter, 3000), root / f"{name}.parquet")
 
     return once("made", make)[0]
 

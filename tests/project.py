@@ -97,7 +97,7 @@ class Project:
         """Read config and data as snakemake does, without it; in this process, whose folder is the project's. Raises
         LoraryError."""
         for table in encode.make(resolve({**self.settings, **settings})).tables.values():
-            rows.load([Path(file) for file in table.inputs["files"]], **table.params)
+            rows.load_all([Path(file) for file in table.inputs["files"]], **table.params)
 
     def adapters(self) -> dict[str, str]:
         """sha256 of each trained adapter's tensors, by its path below the model's folder."""

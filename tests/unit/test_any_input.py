@@ -73,7 +73,7 @@ def folder(tmp_path_factory):
 def test_any_file_loads_or_is_refused(folder, content):
     file = folder / "total.json"
     file.write_bytes(content)
-    for read in (dataset.outline, dataset.load):
+    for read in (dataset.outline, dataset.load_all):
         try:
             read([file], -1, "aug")
         except LoraryError as error:
@@ -86,7 +86,7 @@ def test_any_rows_load_whole_or_are_refused_with_their_place(folder, rows):
     file = folder / "rows.json"
     file.write_text(json.dumps(rows))
     try:
-        table = dataset.load([file], -1, "aug")
+        table = dataset.load_all([file], -1, "aug")
     except LoraryError as error:
         assert "rows.json" in str(error)
         str(error).encode()
@@ -111,7 +111,7 @@ def test_any_rows_that_load_become_ids(folder, prompter, rows, max_length):
     file = folder / "prompts.json"
     file.write_text(json.dumps(rows))
     try:
-        table = dataset.load([file], -1, "aug")
+        table = dataset.load_all([file], -1, "aug")
     except LoraryError:
         assume(False)
     built = prompts.build(table, prompter, max_length).to_pylist()

@@ -67,6 +67,18 @@ def test_a_room_imports_only_from_those_before_it(path):
         assert ROOMS.index(other) <= ROOMS.index(room), f"{name(path)} imports {module}"
 
 
+def test_scripts_stand_as_deep_in_their_rules_as_they_have_ever_done():
+    """Snakemake takes that for a rule's code: else what was made before an update would be made again after it."""
+    rules = "\n".join(path.read_text(encoding="utf-8") for path in (tiny.ROOT / "workflow/rules").glob("*.smk"))
+    depths = {script: len(blanks) for blanks, script in re.findall(r'^( *)"\.\./scripts/(\w+)\.py"$', rules, re.M)}
+    of_batches = {"train_adapters", "predict", "test_passages", "test_heldout"}
+    of_runs = {"init_base_weight", "index_adapters", "score", "knowledge", "heldout", "export_adapter", "export_routes"}
+    of_translators = {"train_translator", "translate_adapters"}
+    assert {script for script, depth in depths.items() if depth == 16} == of_batches
+    assert {script for script, depth in depths.items() if depth == 12} == of_runs | of_translators
+    assert set(depths.values()) == {8, 12, 16}
+
+
 def test_no_module_imports_itself_through_another():
     graph = {f"{path.parent.name}.{path.stem}": imported(path) for path in MODULES}
 

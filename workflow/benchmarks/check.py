@@ -124,7 +124,9 @@ def _oracle(model: str, gpus: int) -> Iterator[Check]:
         setting = {"prompt_templates": str(ORACLE / "prag_templates.yaml"), "with_cot": False, "chat_date": DATE}
         augmented = [ORACLE.parent / "data/prag_rows/complexwebquestions_total_rows01.json"]
         table = prompts.build(
-            rows.load(augmented, 1, "llama3.2-1b-instruct"), prompts.load_prompter(str(folder / "model"), setting), 3000
+            rows.load_all(augmented, 1, "llama3.2-1b-instruct"),
+            prompts.load_prompter(str(folder / "model"), setting),
+            3000,
         )
         prompts.save(table, str(folder / "prompts.parquet"))
         base, theirs = ORACLE / "adapters/base_weight", ORACLE / "adapters" / SETTING / "data_0/passage_0"

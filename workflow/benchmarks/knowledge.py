@@ -61,7 +61,7 @@ def bench_knowledge(
         raise LoraryError(f"RECIPES: there is no {unknown[0]}; there is {', '.join(NAMES)}.")
     all_seeds, all_pairs = numbers("SEEDS", seeds, least=0), numbers("PAIRS", pairs, least=1)
     sample = config["sample"] if config["source"] == "augmented" else -1  # else of documents or the like
-    passages = rows.load([Path(file) for file in files], sample, config["augment_model"], config["lenient_answers"])
+    passages = rows.load_all([Path(file) for file in files], sample, config["augment_model"], config["lenient_answers"])
     trained = heldout.training_rows(passages, config["heldout_pairs"])
     cut = {n: [{**passage, "pairs": passage["pairs"][:n]} for passage in trained] for n in all_pairs}
     questions = heldout.read_written(config["heldout_questions"])

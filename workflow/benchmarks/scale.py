@@ -133,7 +133,7 @@ def _load_data() -> None:
     from lorary.data import rows
 
     files, output, settings = towns.arguments("load_data")
-    rows.save(rows.one_by_one([Path(file) for file in files], **settings), output)
+    rows.save(rows.load([Path(file) for file in files], **settings), output)
 
 
 def _train_adapters(job: int) -> None:

@@ -18,38 +18,41 @@ rule route:
         "../scripts/route.py"
 
 
-for job in JOBS["predict"].values():
+# As deep as it has ever been (train.smk says why).
+if JOBS["predict"]:
 
-    rule:
-        name:
-            job.rule
-        input:
-            model=job.inputs["model"],
-            table=job.inputs["table"],
-            templates=job.inputs["templates"],
-            fewshot=job.inputs["fewshot"],
-            records=job.inputs["records"],
-            task_adapter=under(job),
-            routes=job.inputs["routes"],
-        output:
-            job.outputs["answers"],
-        log:
-            job.log,
-        benchmark:
-            job.benchmark
-        conda:
-            "../../envs/lorary.yaml"
-        threads: threads
-        resources:
-            gpu=1,
-            mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
-            runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
-        params:
-            setting=job.params,
-        message:
-            f"Answering: {job.label}"
-        script:
-            "../scripts/predict.py"
+    for job in JOBS["predict"].values():
+
+        rule:
+            name:
+                job.rule
+            input:
+                model=job.inputs["model"],
+                table=job.inputs["table"],
+                templates=job.inputs["templates"],
+                fewshot=job.inputs["fewshot"],
+                records=job.inputs["records"],
+                task_adapter=under(job),
+                routes=job.inputs["routes"],
+            output:
+                job.outputs["answers"],
+            log:
+                job.log,
+            benchmark:
+                job.benchmark
+            conda:
+                "../../envs/lorary.yaml"
+            threads: threads
+            resources:
+                gpu=1,
+                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+            params:
+                setting=job.params,
+            message:
+                f"Answering: {job.label}"
+            script:
+                "../scripts/predict.py"
 
 
 for job in JOBS["score"].values():
@@ -99,37 +102,39 @@ rule scores:
         "../scripts/scores.py"
 
 
-for job in JOBS["test_passages"].values():
+if JOBS["test_passages"]:
 
-    rule:
-        name:
-            job.rule
-        input:
-            model=job.inputs["model"],
-            table=job.inputs["table"],
-            templates=job.inputs["templates"],
-            fewshot=job.inputs["fewshot"],
-            records=job.inputs["records"],
-            task_adapter=ancient(job.inputs["task_adapter"]),
-        output:
-            job.outputs["answers"],
-        log:
-            job.log,
-        benchmark:
-            job.benchmark
-        conda:
-            "../../envs/lorary.yaml"
-        threads: threads
-        resources:
-            gpu=1,
-            mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
-            runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
-        params:
-            setting=job.params,
-        message:
-            f"Asking without context: {job.label}"
-        script:
-            "../scripts/test_passages.py"
+    for job in JOBS["test_passages"].values():
+
+        rule:
+            name:
+                job.rule
+            input:
+                model=job.inputs["model"],
+                table=job.inputs["table"],
+                templates=job.inputs["templates"],
+                fewshot=job.inputs["fewshot"],
+                records=job.inputs["records"],
+                task_adapter=under(job),
+            output:
+                job.outputs["answers"],
+            log:
+                job.log,
+            benchmark:
+                job.benchmark
+            conda:
+                "../../envs/lorary.yaml"
+            threads: threads
+            resources:
+                gpu=1,
+                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+            params:
+                setting=job.params,
+            message:
+                f"Asking without context: {job.label}"
+            script:
+                "../scripts/test_passages.py"
 
 
 for job in JOBS["knowledge"].values():
@@ -161,38 +166,40 @@ for job in JOBS["knowledge"].values():
             "../scripts/knowledge.py"
 
 
-for job in JOBS["test_heldout"].values():
+if JOBS["test_heldout"]:
 
-    rule:
-        name:
-            job.rule
-        input:
-            model=job.inputs["model"],
-            table=job.inputs["table"],
-            templates=job.inputs["templates"],
-            fewshot=job.inputs["fewshot"],
-            records=job.inputs["records"],
-            task_adapter=ancient(job.inputs["task_adapter"]),
-            questions=job.inputs["questions"],
-        output:
-            job.outputs["answers"],
-        log:
-            job.log,
-        benchmark:
-            job.benchmark
-        conda:
-            "../../envs/lorary.yaml"
-        threads: threads
-        resources:
-            gpu=1,
-            mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
-            runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
-        params:
-            setting=job.params,
-        message:
-            f"Asking what was held out: {job.label}"
-        script:
-            "../scripts/test_heldout.py"
+    for job in JOBS["test_heldout"].values():
+
+        rule:
+            name:
+                job.rule
+            input:
+                model=job.inputs["model"],
+                table=job.inputs["table"],
+                templates=job.inputs["templates"],
+                fewshot=job.inputs["fewshot"],
+                records=job.inputs["records"],
+                task_adapter=under(job),
+                questions=job.inputs["questions"],
+            output:
+                job.outputs["answers"],
+            log:
+                job.log,
+            benchmark:
+                job.benchmark
+            conda:
+                "../../envs/lorary.yaml"
+            threads: threads
+            resources:
+                gpu=1,
+                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+            params:
+                setting=job.params,
+            message:
+                f"Asking what was held out: {job.label}"
+            script:
+                "../scripts/test_heldout.py"
 
 
 for job in JOBS["heldout"].values():

@@ -35,43 +35,47 @@ rule keep:
 # One job trains one batch of passages and declares each of its adapter directories, or its pack, so each batch has its
 # rule.
 
-for job in JOBS["train_adapters"].values():
+# Snakemake remembers what stands under `script:` with its indentation, and runs a job again where that is another. So this
+# is as deep as it has ever been; in answer.smk too.
+if JOBS["train_adapters"]:
 
-    rule:
-        name:
-            job.rule
-        input:
-            model=job.inputs["model"],
-            # Its settings are in the record's name, and a call for other data may touch it.
-            base_weight=ancient(job.inputs["base_weight"]),
-            prompts=job.inputs["prompts"],
-            # Its digest is in the params.
-            task_adapter=ancient(job.inputs["task_adapter"]),
-            # Whose settings are in its name.
-            kept=ancient(job.inputs["kept"]),
-        output:
-            # First, since it is what is asked for: Snakemake compares with one after the other.
-            record=job.outputs["record"],
-            adapters=job.declared if "pack" in job.outputs else [directory(adapter) for adapter in job.declared],
-        log:
-            text=job.log,
-            outcome=job.outcome,
-        benchmark:
-            job.benchmark
-        conda:
-            "../../envs/lorary.yaml"
-        threads: threads
-        resources:
-            gpu=1,
-            # For a cluster; each attempt asks for more.
-            mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
-            runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
-        params:
-            setting=job.params,
-        message:
-            f"Training {job.label} of {job.of} passages"
-        script:
-            "../scripts/train_adapters.py"
+    for job in JOBS["train_adapters"].values():
+
+        rule:
+            name:
+                job.rule
+            input:
+                model=job.inputs["model"],
+                # Its settings are in the record's name, and a call for other data may touch it.
+                base_weight=ancient(job.inputs["base_weight"]),
+                prompts=job.inputs["prompts"],
+                # Its digest is in the params.
+                task_adapter=ancient(job.inputs["task_adapter"]),
+                # Whose settings are in its name.
+                kept=ancient(job.inputs["kept"]),
+            output:
+                # First, since it is what is asked for: Snakemake compares with one after the other.
+                record=job.outputs["record"],
+                adapters=job.declared if "pack" in job.outputs else [directory(adapter) for adapter in job.declared],
+            log:
+                text=job.log,
+                outcome=job.outcome,
+            benchmark:
+                job.benchmark
+            conda:
+                "../../envs/lorary.yaml"
+            threads: threads
+            resources:
+                gpu=1,
+                # For a cluster; each attempt asks for more.
+                mem_mb=lambda wildcards, input, attempt, job=job: job.resources.memory_mb(input.model, attempt),
+                runtime=lambda wildcards, input, attempt, job=job: job.resources.minutes(input.model, attempt),
+            params:
+                setting=job.params,
+            message:
+                f"Training {job.label} of {job.of} passages"
+            script:
+                "../scripts/train_adapters.py"
 
 
 for job in JOBS["index_adapters"].values():

@@ -9,6 +9,4 @@ from lorary.core.job import job
 from lorary.data import rows
 
 with job(snakemake.log[0], snakemake.rule):
-    rows.save(
-        rows.one_by_one([Path(path) for path in snakemake.input], **snakemake.params.setting), snakemake.output[0]
-    )
+    rows.save(rows.load([Path(path) for path in snakemake.input], **snakemake.params.setting), snakemake.output[0])

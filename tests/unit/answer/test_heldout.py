@@ -59,7 +59,7 @@ def source_of(here):
 
 def ask(here, folder, **settings):
     """heldout.tsv of a job that asks everything, and what it was asked with."""
-    rows = dataset.load([here / "total.json"], -1, "aug")
+    rows = dataset.load_all([here / "total.json"], -1, "aug")
     how = {
         "output": str(folder / "0-3.00000000.tsv"),
         "finished": str(folder / "0.jsonl"),
@@ -233,7 +233,7 @@ def test_what_is_beyond_the_model_is_named_before_a_gpu_fails(here, tmp_path, mo
             output=str(tmp_path / "0-3.00000000.tsv"),
             finished=str(tmp_path / "passages.jsonl"),
             kind="toy",
-            rows=dataset.load([here / "total.json"], -1, "aug"),
+            rows=dataset.load_all([here / "total.json"], -1, "aug"),
             others=[None] * 4,
             prompter=prompts.load_prompter(str(here / "model"), tiny.PROMPTS),
             source=source_of(here),

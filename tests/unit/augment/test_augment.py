@@ -422,6 +422,6 @@ def test_rows_of_the_job_are_what_training_reads(job, tmp_path):
         str(tmp_path / "raw.parquet"), [str(tmp_path / "part.jsonl")], str(tmp_path / "total.json"),
         str(tmp_path / "total.tsv"), "aug", 3,
     )  # fmt: skip
-    read = rows.load([tmp_path / "total.json"], -1, "aug")
+    read = rows.load_all([tmp_path / "total.json"], -1, "aug")
     assert [len(row["pairs"]) for row in read] == [3, 1, 0, 3]
     assert [bool(row["error"]) for row in read] == [False, False, True, False]

@@ -58,7 +58,7 @@ def made(tmp_path):
 
 
 def read(made):
-    return rows.load([made.data], -1, "aug")
+    return rows.load_all([made.data], -1, "aug")
 
 
 @pytest.mark.parametrize("size", [1, 2, 100])

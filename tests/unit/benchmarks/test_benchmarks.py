@@ -85,7 +85,7 @@ def test_answers_are_measured_and_the_same(made, tmp_path, monkeypatch):
     link_pack(store, {"data_1/passage_0": 64 * "0"}, (folder / CONFIG).read_bytes(), pack)
     lines[1]["path"] = within(pack, "data_1/passage_0")
     pd.DataFrame(lines).to_csv(tmp_path / "record.tsv", sep="\t", index=False)
-    dataset.save(dataset.load([made / "total.json"], -1, "aug"), str(tmp_path / "table.parquet"))
+    dataset.save(dataset.load_all([made / "total.json"], -1, "aug"), str(tmp_path / "table.parquet"))
     text = bench_answers.bench_answers(
         model=str(made / "llama"),
         table=str(tmp_path / "table.parquet"),

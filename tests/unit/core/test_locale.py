@@ -46,8 +46,12 @@ def test_data_that_is_not_ascii_is_read_and_saved_as_anywhere(tmp_path):
     (tmp_path / "total.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     (tmp_path / "few.json").write_text('[{"question": "Köln?", "answer": "北京"}]', encoding="utf-8")
     code = "import sys; from pathlib import Path; from lorary.data import prompts, rows; folder = Path(sys.argv[1])\n"
-    code += "table = rows.load([folder / 'total.json'], -1, 'aug'); rows.save(table, str(folder / 'table.parquet'))\n"
+    code += (
+        "table = rows.load_all([folder / 'total.json'], -1, 'aug'); rows.save(table, str(folder / 'table.parquet'))\n"
+    )
     code += "prompts.load_templates(sys.argv[2]); print(ascii(prompts.load_fewshot(str(folder / 'few.json'))))"
     made = run(["-c", code], tmp_path, tiny.ROOT / "resources/prompt_templates.yaml")
     assert made.stdout.decode() == ascii([{"question": "Köln?", "answer": "北京"}]) + "\n", made.stderr.decode()
-    assert dataset.read(str(tmp_path / "table.parquet"), 0, None) == dataset.load([tmp_path / "total.json"], -1, "aug")
+    assert dataset.read(str(tmp_path / "table.parquet"), 0, None) == dataset.load_all(
+        [tmp_path / "total.json"], -1, "aug"
+    )

@@ -33,7 +33,7 @@ def test_the_last_pairs_are_kept_out_and_one_remains(pairs, heldout_pairs, kept)
 def test_no_prompt_ids_have_a_pair_that_is_kept_out(tmp_path):
     tiny.make_tokenizer(tmp_path / "model")
     prompter = prompts.load_prompter(str(tmp_path / "model"), tiny.PROMPTS)
-    rows = dataset.load([tiny.write_rows(tmp_path / "total.json", tiny.make_rows(2, pairs=4))], -1, "aug")
+    rows = dataset.load_all([tiny.write_rows(tmp_path / "total.json", tiny.make_rows(2, pairs=4))], -1, "aug")
     for row in rows:
         for i, pair in enumerate(row["pairs"]):  # as no other text
             pair |= {"question": f"Question {i} {row['did']}{row['pid']}?", "answer": f"answer{i}{row['did']}"}

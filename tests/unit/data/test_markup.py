@@ -134,7 +134,7 @@ def test_what_cannot_be_read_so_is_refused_alone_in_words(tmp_path):
     tiny.make_tokenizer(tmp_path, upper)
     rows = tiny.make_rows(1, passages=2)
     rows[0]["passages"][1] = rows[0]["augment"][1]["passage"] = FORGED
-    table = dataset.load([tiny.write_rows(tmp_path / "total.json", rows)], -1, "aug")
+    table = dataset.load_all([tiny.write_rows(tmp_path / "total.json", rows)], -1, "aug")
     built = prompts.build(table, prompter(tmp_path), 3000).to_pylist()
     (failed,) = [row for row in built if row["error"]]
     assert failed["pid"] == 1
@@ -161,7 +161,7 @@ def test_without_markup_the_ids_are_the_same_and_with_it_those_around_it_are(tmp
     tiny.make_tokenizer(tmp_path)
     if kind != "bytes":
         sentencepiece(tmp_path, kind)
-    table = dataset.load([tiny.DEMO], -1, "smollm2-135m-instruct")
+    table = dataset.load_all([tiny.DEMO], -1, "smollm2-135m-instruct")
     plain, obeying = prompter(tmp_path), prompter(tmp_path, split=False)
     assert prompts.build(table, plain, 3000) == prompts.build(table, obeying, 3000)
     assert "_plain" not in vars(plain.markup)  # which would be another tokenizer

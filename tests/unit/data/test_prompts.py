@@ -36,7 +36,9 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def rows(tmp_path):
-    return dataset.load([tiny.write_rows(tmp_path / "total.json", tiny.make_rows(2, passages=2, pairs=3))], -1, "aug")
+    return dataset.load_all(
+        [tiny.write_rows(tmp_path / "total.json", tiny.make_rows(2, passages=2, pairs=3))], -1, "aug"
+    )
 
 
 THINKING = (  # as Qwen3's

@@ -25,10 +25,10 @@ def names(types):
 
 
 def load(tmp_path, rows, sample=-1):
-    return dataset.load([write(tmp_path, total=rows) / "total.json"], sample, "aug")
+    return dataset.load_all([write(tmp_path, total=rows) / "total.json"], sample, "aug")
 
 
-def refusal(tmp_path, rows, function=dataset.load, sample=-1):
+def refusal(tmp_path, rows, function=dataset.load_all, sample=-1):
     with pytest.raises(LoraryError) as caught:
         function([write(tmp_path, total=rows) / "total.json"], sample, "aug")
     return str(caught.value)
@@ -126,7 +126,7 @@ def typed(kinds, questions):
 
 
 def merged(folder, sample=-1):
-    return [row["question"] for row in dataset.load(questions.type_files(folder, "total")["total"], sample, "aug")]
+    return [row["question"] for row in dataset.load_all(questions.type_files(folder, "total")["total"], sample, "aug")]
 
 
 def numbered(kind, count):
@@ -142,7 +142,7 @@ def test_total_takes_the_nth_row_of_each_type_in_its_own_order(tmp_path):
     assert merged(tmp_path) == order
     assert merged(tmp_path, sample=3) == order[:3]
     b, c = numbered("b", 2), numbered("c", 3)
-    table = dataset.load(questions.type_files(tmp_path, "total")["total"], -1, "aug")
+    table = dataset.load_all(questions.type_files(tmp_path, "total")["total"], -1, "aug")
     assert [row["passage"] for row in table] == [row["augment"][0]["passage"] for row in (b[0], c[0], c[1], b[1], c[2])]
     assert [row["did"] for row in table] == [0, 1, 2, 3, 4]
 
@@ -186,7 +186,9 @@ def test_faults_of_rows_name_the_file_of_their_type(tmp_path):
 def test_sample_takes_the_first_questions(tmp_path):
     path = write(tmp_path, total=tiny.make_rows(3)) / "total.json"
     for sample, taken in ((1, 1), (3, 3), (300, 3), (-1, 3)):
-        assert [r["did"] for r in dataset.load([path], sample, "aug")] == [did for did in range(taken) for _ in "01"]
+        assert [r["did"] for r in dataset.load_all([path], sample, "aug")] == [
+            did for did in range(taken) for _ in "01"
+        ]
         assert dataset.outline([path], sample, "aug") == ([2] * taken, True)
 
 
@@ -321,7 +323,7 @@ def test_answers_that_are_no_text_are_read_where_the_config_says_so(tmp_path, ke
     assert refusal(tmp_path, rows).splitlines()[1:] == [told]
     path = tmp_path / "total.json"
     assert dataset.outline([path], -1, "aug", lenient_answers=True) == ([2, 2], True)
-    table = dataset.load([path], -1, "aug", lenient_answers=True)
+    table = dataset.load_all([path], -1, "aug", lenient_answers=True)
     rows[1]["augment"][0]["aug_qa"][2][key] = text
     assert table == load(tmp_path, rows)
 
@@ -334,7 +336,7 @@ def test_what_no_reading_makes_text_of_stays_a_fault(tmp_path):
     rows[1]["answer"], rows[2]["answer"] = 1984, None  # what is scored by
     path = write(tmp_path, total=rows) / "total.json"
     with pytest.raises(LoraryError) as caught:
-        dataset.load([path], -1, "aug", lenient_answers=True)
+        dataset.load_all([path], -1, "aug", lenient_answers=True)
     assert sorted(str(caught.value).splitlines()[1:]) == [
         '  total.json, question 1, passage 0, aug_qa 0, answer: expected a string, found {"text": "a"}',
         '  total.json, question 1, passage 0, aug_qa 1, answer: expected a string, found [["a"]]',
@@ -342,7 +344,7 @@ def test_what_no_reading_makes_text_of_stays_a_fault(tmp_path):
         "  total.json, question 2, answer: expected a string, or a list of at least one, found null",
     ]
     rows[1]["augment"], rows[2]["answer"] = tiny.make_rows(2)[1]["augment"], "a"
-    table = dataset.load([write(tmp_path, total=rows) / "total.json"], -1, "aug", lenient_answers=True)
+    table = dataset.load_all([write(tmp_path, total=rows) / "total.json"], -1, "aug", lenient_answers=True)
     assert [row["answers"] for row in table[::2]] == [["a", "1984"], ["1984"], ["a"]]
 
 
@@ -382,7 +384,7 @@ NAN = json.dumps([*tiny.make_rows(1), {"score": float("nan")}]).encode()
     ],
     ids=["empty", "broken", "NaN", "Infinity", "5000 digits", "latin-1", "deep", "object", "null", "no questions"],
 )
-@pytest.mark.parametrize("function", [dataset.load, dataset.outline])
+@pytest.mark.parametrize("function", [dataset.load_all, dataset.outline])
 def test_files_that_hold_no_questions(tmp_path, content, words, function):
     told = refusal(tmp_path, content, function)
     assert told.startswith(f"{tmp_path}/total.json: ")
@@ -403,7 +405,7 @@ def test_json_lines_are_read_as_a_list_is(tmp_path, end, name):
     for number, encoding in ((3, "utf-8"), (3, "utf-8-sig"), (1, "utf-8")):
         (tmp_path / name).write_bytes(lines(rows[:number], end).encode(encoding))
         files = questions.type_files(tmp_path, None)
-        assert dataset.load(files["total"], -1, "aug") == [row for row in expected if row["did"] < number]
+        assert dataset.load_all(files["total"], -1, "aug") == [row for row in expected if row["did"] < number]
         assert dataset.outline(files["total"], -1, "aug") == ([2] * number, True)
 
 
@@ -460,7 +462,7 @@ def test_a_line_that_is_a_list_is_one_question_and_a_wrong_one(tmp_path):
     path = tmp_path / "total.jsonl"
     path.write_text(json.dumps(rows[:2]) + "\n" + lines(rows), encoding="utf-8")
     with pytest.raises(LoraryError, match=r"total\.jsonl, question 0: expected an object"):
-        dataset.load([path], -1, "aug")
+        dataset.load_all([path], -1, "aug")
 
 
 def test_a_line_that_is_broken_is_named(tmp_path):
@@ -489,7 +491,7 @@ def test_a_key_that_is_given_twice_is_named_by_its_place(tmp_path):
     content = rows.replace('"answer": "', '"answer": "old", "answer": "', 2).replace(
         '{"pid": 1,', '{"pid": 1, "pid": 1,', 1
     )
-    for function in (dataset.load, dataset.outline):
+    for function in (dataset.load_all, dataset.outline):
         assert refusal(tmp_path, content.encode(), function).splitlines() == [
             f"{tmp_path}: the data has 3 faults:",
             "  total.json, question 0, passage 0, aug_qa 0, answer: this key is given twice",

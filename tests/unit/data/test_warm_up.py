@@ -26,7 +26,7 @@ def write(tmp_path):
 
 
 def pairs_there(tmp_path):
-    (row,) = rows.load([tmp_path / "data/toy/none/total.json"], -1, "none")
+    (row,) = rows.load_all([tmp_path / "data/toy/none/total.json"], -1, "none")
     assert (row["question"], row["answers"], row["passages"]) == (None, [], [None])
     return row["pairs"]
 

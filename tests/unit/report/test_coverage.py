@@ -13,7 +13,7 @@ def table(path, *answers):
     pairs = [{"question": "Q?", "answer": answer, "full_answer": f"{answer}."} for answer in answers]
     passage = {"pid": 0, "passage": TEXT, "aug_rewrite": TEXT, "aug_qa": pairs}
     row = {"question": "Q?", "answer": "x", "passages": [TEXT, TEXT], "augment": [passage, {**passage, "pid": 1}]}
-    rows.save(rows.load([tiny.write_rows(path / "total.json", [row])], -1, "aug"), str(path / "table.parquet"))
+    rows.save(rows.load_all([tiny.write_rows(path / "total.json", [row])], -1, "aug"), str(path / "table.parquet"))
     return {"total": str(path / "table.parquet")}
 
 

@@ -49,7 +49,7 @@ class Source:
 def library(made, tmp_path, monkeypatch):
     """Over four questions of two passages each, whose `rows` it has too."""
     monkeypatch.chdir(tmp_path)
-    rows = dataset.load([tiny.write_rows(tmp_path / "total.json", tiny.make_rows(QUESTIONS))], -1, "aug")
+    rows = dataset.load_all([tiny.write_rows(tmp_path / "total.json", tiny.make_rows(QUESTIONS))], -1, "aug")
     _, tensors = read_adapter(made / "llama-base")
     adapters, lines = {}, []
     for row in rows:

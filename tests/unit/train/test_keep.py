@@ -149,7 +149,9 @@ def test_adapters_that_spare_what_is_kept(made, kept, tmp_path):
     spared, found = read_kept(kept), {}
     for objective in ("answers", "distill"):
         file = tmp_path / f"{objective}.parquet"
-        prompts.save(prompts.build(rows.load([made / "total.json"], -1, "aug"), prompter(made), 3000, objective), file)
+        prompts.save(
+            prompts.build(rows.load_all([made / "total.json"], -1, "aug"), prompter(made), 3000, objective), file
+        )
         for how in ({}, {"keep_sequences": 24, "keep_directions": 0.7}):
             settings = {**tiny.TRAINING, "num_train_epochs": 4, "objective": objective, **how}
             settings |= {"distill_top_k": 4, "distill_temperature": 1.0} if objective == "distill" else {}

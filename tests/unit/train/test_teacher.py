@@ -27,7 +27,7 @@ def taught(made, tmp_path_factory):
     """Prompt ids with a teacher's."""
     path = tmp_path_factory.mktemp("taught") / "prompts.parquet"
     prompter = prompts.load_prompter(str(made / "llama"), tiny.PROMPTS)
-    table = prompts.build(rows.load([made / "total.json"], -1, "aug"), prompter, 3000, "distill")
+    table = prompts.build(rows.load_all([made / "total.json"], -1, "aug"), prompter, 3000, "distill")
     prompts.save(table, str(path))
     return path
 

@@ -148,7 +148,7 @@ OWN = {"distill_answers": "own", "own_tokens": 5, "max_length": 3000, "ends": []
 )
 def test_in_float64_each_objective_beside_others_is_a_plain_loop(made, tmp_path, objective, loss, own):
     prompter = prompts.load_prompter(str(made / "llama"), tiny.PROMPTS)
-    table = prompts.build(rows.load([made / "total.json"], -1, "aug"), prompter, 3000, objective)
+    table = prompts.build(rows.load_all([made / "total.json"], -1, "aug"), prompter, 3000, objective)
     prompts.save(table, str(tmp_path / "prompts.parquet"))
     some = list(read_passages(str(tmp_path / "prompts.parquet"), {(0, 0), (1, 0), (2, 0)}))
     assert all(example.span for passage in some for example in passage.examples)

@@ -47,7 +47,7 @@ def ground(once, made):
     """Of the three passages of `made` with the tiny Llama: table, states of both kinds, and trained adapters."""
 
     def make_ground(root):
-        rows = dataset.load([made / "total.json"], -1, "aug")
+        rows = dataset.load_all([made / "total.json"], -1, "aug")
         dataset.save(rows, str(root / "table.parquet"))
         for kind in STATES.values():
             embed(

@@ -63,7 +63,7 @@ def test_the_part_of_a_translator_that_all_share_is_looked_at(tmp_path):
 def test_a_table_is_read_to_its_end(tmp_path, monkeypatch, group):
     monkeypatch.setattr(rows, "GROUP", 4)
     path = tmp_path / "table.parquet"
-    rows.save(rows.load([tiny.write_rows(tmp_path / "total.json", tiny.make_rows(5))], -1, "aug"), str(path))
+    rows.save(rows.load_all([tiny.write_rows(tmp_path / "total.json", tiny.make_rows(5))], -1, "aug"), str(path))
     verify([], [], [str(path)], [], [])
     content = bytearray(path.read_bytes())
     content[pq.read_metadata(path).row_group(group).column(5).dictionary_page_offset + 60] ^= 1

@@ -66,19 +66,14 @@ def _outline(
     return counts, asked
 
 
-def load(files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False) -> list[dict[str, Any]]:
-    """The checked rows, one a passage, in the order of questions and of their passages.
+def load(files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False) -> Iterator[dict[str, Any]]:
+    """The checked rows, one a passage, in the order of questions and of their passages: few of them are in memory.
 
-    Returns dicts with did, pid (positions from 0), question (None where there is none), answers (list), passages (the
+    Yields dicts with did, pid (positions from 0), question (None where there is none), answers (list), passages (the
     question's, list), passage and rewrite (None where pairs are learnt without one), pairs (list of question, answer,
     full_answer), error (why it has none, mostly None) and extra (JSON: what else the row carried).
-    Raises LoraryError that names every fault: file, question, passage, key and what was expected.
+    Raises LoraryError, after the last, that names every fault: file, question, passage, key and what was expected.
     """
-    return list(one_by_one(files, sample, augment_model, lenient_answers))
-
-
-def one_by_one(files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False) -> Iterator[dict]:
-    """The rows of `load`, for `save`: few of them are in memory. Raises after the last where some are no good."""
     rewrite, pairs = f"{augment_model}_rewrite", f"{augment_model}_qa"
     for did, (_, _, question) in enumerate(_checked(files, sample, augment_model, lenient_answers)):
         answer = question["answer"]
@@ -99,6 +94,11 @@ def one_by_one(files: list[Path], sample: int, augment_model: str, lenient_answe
                 "error": augment.get("error"),
                 "extra": json.dumps(extra),
             }
+
+
+def load_all(files: list[Path], sample: int, augment_model: str, lenient_answers: bool = False) -> list[dict[str, Any]]:
+    """The rows of `load`, all in memory. Raises LoraryError."""
+    return list(load(files, sample, augment_model, lenient_answers))
 
 
 def save(table: Iterable[dict[str, Any]], path: str) -> None:
