@@ -19,7 +19,6 @@ with job(snakemake.log[0], snakemake.rule):
         data=setting["data"],
         tables={kind["type"]: kind["table"] for kind in setting["types"]},
         task_adapter=setting.get("task_adapter"),
-        translator=setting.get("translator"),
     )
     index_adapters(
         types=setting["types"],

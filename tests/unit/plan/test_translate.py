@@ -51,7 +51,7 @@ def test_the_adapters_of_a_run_with_a_translator_are_translated_into_the_same_tr
     assert plan.wanted() == []
     assert plan.prompts == sorted(translator.inputs["prompts"])
     (index,) = made.indexes.values()
-    assert index.params["translator"] == translator.outputs["translator"]
+    assert [kind["translator"] for kind in index.params["types"]] == [translator.outputs["translator"]]
     (run,) = index.params["runs"]
     assert {key: run[key] for key in TRANSLATOR if key in run} == {"translator": "memory"}
 

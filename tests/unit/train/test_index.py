@@ -1,11 +1,13 @@
 """What a run leaves to be read: the table of its adapters."""
 
+import hashlib
 import json
 
 import pandas as pd
 import pytest
 
 from lorary.core.errors import LoraryError
+from lorary.core.files import read_json
 from lorary.core.store import Store
 from lorary.plan import layout
 from lorary.train import index as index_
@@ -72,6 +74,19 @@ def test_adapters_that_were_not_trained_have_no_losses(tmp_path):
     lines = pd.read_csv(tmp_path / "index.tsv", sep="\t", keep_default_na=False)
     assert lines["first_loss"].tolist() == ["", "2.0"]
     assert records_.has_learnt([], epochs=3)
+
+
+def test_run_json_names_the_translator_that_made_the_adapters(tmp_path):
+    table = write_table(tmp_path / "t.parquet", ["q"], 1)
+    record = write_record(tmp_path / "r.tsv", "total", [(0, 0)])
+    index(tmp_path, kind("total", table, record))
+    assert "translator" not in read_json(tmp_path / "run.json")
+    (tmp_path / "t.safetensors").write_bytes(b"weights")
+    index(tmp_path, {**kind("total", table, record), "translator": str(tmp_path / "t.safetensors")})
+    named = {"path": str(tmp_path / "t.safetensors"), "sha256": hashlib.sha256(b"weights").hexdigest()}
+    assert read_json(tmp_path / "run.json")["translator"] == named
+    (part,) = (tmp_path / layout.PARTS).rglob("*.json")
+    assert read_json(part)["translator"] == named
 
 
 def test_index_joins_types_and_questions_in_order(tmp_path):

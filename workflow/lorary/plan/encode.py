@@ -307,6 +307,7 @@ def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> J
                     "type": kind.folder.kind,
                     "table": kind.prompts.inputs["table"],
                     "records": [batch.outputs["record"] for batch in kind.batches],
+                    **({"translator": kind.translator.outputs["translator"]} if kind.translator else {}),
                 }
                 for kind, _ in contents
             ],
@@ -315,6 +316,5 @@ def _index(rule: str, folder: RunFolder, contents: list[tuple[Type, Part]]) -> J
             "runs": [deciding(run.flat("answers")) for run in runs.values()],
             "data": sorted({str(path) for _, part in contents for path in part.data.files}),
             **({"task_adapter": kind.task} if kind.task else {}),
-            **({"translator": kind.translator.outputs["translator"]} if kind.translator else {}),
         },
     )

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ..core.errors import LoraryError, damaged
-from ..core.files import read_json, write_settled, written_whole
+from ..core.files import read_json, sha256, write_settled, written_whole
 from ..plan import layout
 from . import records
 
@@ -26,11 +26,14 @@ def index_adapters(
 ) -> None:
     """Write the index of a run (`table`) and run.json (`run`): a line an adapter, in the order of type, did and pid.
 
-    `types`: of each type of this call its name (`type`), the table of its passages (`table`) and the records of its
-    training jobs (`records`); `parts`: where what is said of it alone is kept (`table` and `run`), from which a call
-    for other types puts the whole together; `about`: what run.json says of this call; `folder`: of the run's adapters.
+    `types`: of each type of this call its name (`type`), the table of its passages (`table`), the records of the jobs
+    that made its adapters (`records`) and, if a translator did, that (`translator`); `parts`: where what is said of it
+    alone is kept (`table` and `run`), from which a call for other types puts the whole together; `about`: what run.json
+    says of this call; `folder`: of the run's adapters.
     Raises LoraryError.
     """
+    if translator := types[0].get("translator"):  # all have the same
+        about = {**about, "translator": {"path": translator, "sha256": sha256(Path(translator))}}
     for kind in types:
         read = (records.read_record(record, records.COLUMNS[:-1]) for record in kind["records"])
         lines = pd.concat(read).assign(type=kind["type"])

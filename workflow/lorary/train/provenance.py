@@ -11,7 +11,6 @@ from typing import Any
 
 from ..adapters.digest import digest_base_weight, digested
 from ..base.fetch import fingerprint
-from ..core.files import sha256
 from ..plan import keep
 from ..plan.encode import NUMERICS
 
@@ -25,11 +24,10 @@ def describe_run(
     data: list[str],
     tables: dict[str, str],
     task_adapter: dict[str, str] | None = None,
-    translator: str | None = None,
 ) -> dict[str, Any]:
     """What run.json says of a call: the resolved config of each run that wrote into this folder; the table of each type
     (`tables`); versions; the git revision of this workflow, where there is one; and sha256 of base model, base weight,
-    task adapter and translator (where there is one), data, templates, few-shot examples and questions to keep."""
+    task adapter (where there is one), data, templates, few-shot examples and questions to keep."""
     files = {path for run in runs for path in (run["prompt_templates"], run["with_cot"] and run["fewshot"]) if path}
     files |= {keep.questions_of(run) for run in runs if "keep_directions" in run or "keep_sequences" in run}
     return {
@@ -37,7 +35,6 @@ def describe_run(
         "model": fingerprint(model),
         "base_weight": {"path": base_weight, "sha256": digest_base_weight(base_weight)},
         **({"task_adapter": digested(task_adapter)} if task_adapter else {}),
-        **({"translator": {"path": translator, "sha256": sha256(Path(translator))}} if translator else {}),
         "files": {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in sorted({*data, *files})},
         "tables": tables,
         "numerics": NUMERICS,
