@@ -417,7 +417,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, caplog):
     assert [len(passages) for passages in read(folder)] == [1, 1]
     assert outline(folder) == [1, 1]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}/cache cannot be written (Not a directory): data are read anew by each job"
+        f"{tmp_path}/cache cannot be written (Not a directory): data are read anew by each call"
     ]
 
 

@@ -33,7 +33,7 @@ def outline(
 ) -> tuple[list[int], bool]:
     """How many passages each question has, of the questions to solve, and whether they are any to be answered: all that
     the workflow has to know of them. `cache`: the folder where that of large files is kept while they stay as they are,
-    since every job on a cluster asks for it.
+    since every call asks for it.
 
     Raises LoraryError that names every fault, as `load` does: what is wrong is told before anything runs; and each
     passage that has no pair left to train on where its last `heldout_pairs` are kept out.
@@ -188,7 +188,7 @@ def _faults(row: Row, augment_model: str) -> list[str]:
 
 
 def is_good(question: Any, augment_model: str) -> bool:
-    """Whether a question is as the schema says, in a tenth of the schema's time: every job of a cluster asks."""
+    """Whether a question is as the schema says, in a tenth of the schema's time."""
     rewrite, pairs = f"{augment_model}_rewrite", f"{augment_model}_qa"
     try:
         answers = question["answer"] if isinstance(question["answer"], list) else [question["answer"]]

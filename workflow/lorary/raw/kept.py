@@ -44,4 +44,4 @@ def put(path: Path, made_of: Any, made: Any) -> None:
 
 @functools.cache  # once for a folder, not for each document
 def _tell(cache: Path, reason: str) -> None:
-    log.warning("%s cannot be written (%s): data are read anew by each job", cache, reason)
+    log.warning("%s cannot be written (%s): data are read anew by each call", cache, reason)
