@@ -31,7 +31,8 @@ from .calls import call, head, line, numbers, write
 
 log = logging.getLogger("lorary.benchmarks")
 
-NAMES = (*SEQUENCES, *(name for name, bundle in RECIPES.items() if bundle))  # what can be a row
+# What can be a row: what trains each passage.
+NAMES = (*SEQUENCES, *(name for name, bundle in RECIPES.items() if bundle and "translator" not in bundle))
 AMONG = (3, 10)  # passages of a question, the right one among them
 DATASET, WRITER, TYPE, METHOD = "knowledge", "known", "total", "prag"
 QUESTIONS = "heldout.json"
