@@ -158,6 +158,7 @@ def test_a_retrained_adapter_repeats_only_the_batches_that_use_it(answered):
         assert [a["text"] for a in after[method][:33]] == [b["text"] for b in before[method][:33]]
 
 
+@pytest.mark.all  # tests/unit/core and answer have it
 def test_prediction_jobs_that_are_stopped_and_killed_go_on_from_the_last_batch(answered):
     answered.settings |= {"inference_methods": ["prag"], "max_new_tokens": 200}
     for folder in ("results/predict", "logs/predict"):

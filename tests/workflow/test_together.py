@@ -14,6 +14,7 @@ from lorary.core.errors import LoraryError
 RUN = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
 
 
+@pytest.mark.all  # tests/unit has what is answered in each way, and how it is planned
 def test_two_ways_in_one_call(finished):
     """What is routed answers as its passage's own adapter does; beside it a mixture, which does not."""
     run = RUN.replace("0.01", "0.3")  # a rate that changes every answer

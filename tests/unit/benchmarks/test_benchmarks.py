@@ -41,6 +41,7 @@ def results(made, tmp_path, monkeypatch):
     return text, json.loads((tmp_path / "bench.json").read_text()), tmp_path / "bench.svg", widths
 
 
+@pytest.mark.all  # tests/unit/train and tests/oracle compare with the reference
 def test_every_way_is_measured_and_makes_the_same_adapter(results):
     text, figures, plot, widths = results
     assert list(figures["ways"]) == list(bench.WAYS)
@@ -69,6 +70,7 @@ def test_the_parameters_of_the_matrix_products_are_counted(made, name):
     assert bench.parameters(str(made / name)) == sum(layer.weight.numel() for layer in layers)
 
 
+@pytest.mark.all  # tests/unit/answer compares with PEFT
 def test_answers_are_measured_and_the_same(made, tmp_path, monkeypatch):
     """Of adapters in directories and in packs."""
     monkeypatch.setattr(bench_answers, "ROUNDS", 1)
