@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lorary.adapters.lora import Adapter, load_adapter
+from lorary.adapters.rows import partner
 from lorary.answer.tables import bootstrap
 from lorary.core.errors import LoraryError
 from lorary.core.files import read_json
@@ -182,10 +183,10 @@ def products(some: list[Adapter], others: list[Adapter]) -> np.ndarray:
     for name in some[0].tensors:
         if ".lora_A." not in name or name not in others[0].tensors:
             continue
-        partner = name.replace(".lora_A.", ".lora_B.")
         A, A_ = (torch.stack([each.tensors[name] for each in group]).double() for group in (some, others))
         B, B_ = (
-            torch.stack([each.tensors[partner] * each.scale for each in group]).double() for group in (some, others)
+            torch.stack([each.scale * each.tensors[partner(name)] for each in group]).double()
+            for group in (some, others)
         )
         # (n, m, r, r')
         found += (torch.einsum("nri,msi->nmrs", A, A_) * torch.einsum("nor,mos->nmrs", B, B_)).sum((2, 3))

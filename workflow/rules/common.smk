@@ -31,12 +31,12 @@ stop.lead_jobs()
 
 try:
     part = None
-    if not workflow.is_main_process:
-        part = parts.read(allowed_rules(), config)
-    elif told := lock.take_over(".snakemake", partial(lock_files, workflow)):
-        print(told, file=sys.stderr)
     if workflow.is_main_process:
+        if told := lock.take_over(".snakemake", partial(lock_files, workflow)):
+            print(told, file=sys.stderr)
         check_files(workflow.configfiles)
+    else:
+        part = parts.read(allowed_rules(), config)
     PLAN = whole.nothing() if part else whole.make(config)
     JOBS = {**PLAN.jobs, **part.jobs} if part else PLAN.jobs
     PROMPTS_ARE_GROUPED = (part or PLAN).prompts_are_grouped

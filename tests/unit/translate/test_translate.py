@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from lorary.adapters import files
+from lorary.adapters.rows import Rows, twice
 from lorary.base import decoder
 from lorary.base.states import layers, states, words
 from lorary.core.errors import LoraryError
@@ -31,9 +32,8 @@ from lorary.translate.embed import _ids, _tokens, embed, embedded
 from lorary.translate.kept import Kept
 from lorary.translate.learner import Learner
 from lorary.translate.memory import Memory, to_rank
-from lorary.translate.networks import Translator, make
+from lorary.translate.networks import Translator, make, stacked
 from lorary.translate.pairs import read_pairs, shuffled
-from lorary.translate.rows import Layout, stacked, twice
 
 CPU = torch.device("cpu")
 STATES = {"reference": "last", "memory": "tokens"}
@@ -215,7 +215,7 @@ def test_a_memory_brings_the_next_word_forth_where_its_key_is_met(made, ground):
     mean = getattr(network, f"mean_{network.targets.index(A)}")
     right = []
     for passage in passages:
-        tensors = network.layout.tensors(network(stacked([passage]))[0])
+        tensors = network.rows.tensors(network(stacked([passage]))[0])
         read, said = (torch.from_numpy(passage[key].astype(np.float32)) for key in (f"reads.{layer}", "words"))
         wrote = (read - mean) @ tensors[A].T @ tensors[B].T  # (T, C)
         right += (wrote[1:-1] @ said.T).argmax(-1) == torch.arange(2, len(said))
@@ -225,7 +225,7 @@ def test_a_memory_brings_the_next_word_forth_where_its_key_is_met(made, ground):
 def test_the_reference_is_its_formula(made):
     """A = reshape(W2 relu(W1 [s; layer])), r x in; B likewise, out x r."""
     _, base = files.read_adapter(str(made / "llama-base"))
-    layout = Layout.of(base)
+    layout = Rows.of(base)
     network = make("reference", base, [1, 32], 4, 16.0, 0)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
@@ -271,8 +271,8 @@ def test_a_gradient_is_that_of_dense_updates(made, ground, kind):
     total = 0.0
     for pair in pairs:
         flat, shared = learner.network(stacked([pair.states.read()])), learner.network.shared()
-        flat = flat if shared is None else learner.layout.joined(flat, shared)
-        tensors = Layout.of(base if shared is None else twice(base)).tensors(flat[0])
+        flat = flat if shared is None else learner.rows.joined(flat, shared)
+        tensors = Rows.of(base if shared is None else twice(base)).tensors(flat[0])
         if kind == "memory":
             losses = [next_tokens(logits(tensors, example.ids), example.ids) for example in pair.examples]
             loss = torch.cat(losses).mean()
@@ -356,7 +356,7 @@ def test_a_memory_measures_nothing_of_passages_of_one_token(made, ground):
     network.measure(passages)
     flat = network(stacked(passages))
     assert all(buffer.isfinite().all() for buffer in network.buffers())
-    assert not any(B.any() for name, B in network.layout.tensors(flat[0]).items() if "lora_B" in name)
+    assert not any(B.any() for name, B in network.rows.tensors(flat[0]).items() if "lora_B" in name)
 
 
 def test_a_memory_learns(made, ground, tmp_path):
@@ -498,7 +498,7 @@ def test_a_translated_adapter_is_one_that_peft_loads(made, ground, tmp_path, kin
         adapted.load_adapter(outputs["shared_config"].parent, adapter_name="shared")
         adapted.base_model.set_adapter(["default", "shared"])
     flat, shared = learner.network(stacked([pairs[0].states.read()])), learner.network.shared()
-    learner.stack.put(flat if shared is None else learner.layout.joined(flat, shared))
+    learner.stack.put(flat if shared is None else learner.rows.joined(flat, shared))
     with torch.no_grad():
         torch.testing.assert_close(adapted(ids).logits, decoder.logits(model, ids), rtol=1e-3, atol=1e-4)
     assert json.loads((tmp_path / "outcome.json").read_text()) == {"trained": 0, "translated": 3, "failed": []}
@@ -550,7 +550,7 @@ def test_a_passage_is_translated_the_same_whatever_is_beside_it(made, ground, ki
         torch.nn.init.normal_(parameter, std=0.3)
 
     def updates(row):
-        tensors = network.layout.tensors(row)
+        tensors = network.rows.tensors(row)
         return torch.stack([tensors[name.replace("_A.", "_B.")] @ tensors[name] for name in tensors if A in name])
 
     A, together = "down_proj.lora_A", network(stacked(passages))

@@ -141,6 +141,14 @@ def read_adapter(directory: str) -> tuple[dict[str, Any], dict]:
     return config, {name: tensor.float() for name, tensor in tensors.items()}
 
 
+def read_base_weight(directory: str) -> tuple[dict[str, Any], dict]:
+    """The same of one that a job of ours wrote. Raises LoraryError."""
+    try:
+        return read_adapter(directory)
+    except LoraryError as error:
+        raise damaged(directory, error) from None
+
+
 def is_target(layer: str, target_modules: list[str]) -> bool:
     """Whether adapters for these modules change a layer of this name, if it is linear."""
     return any(layer == target or layer.endswith(f".{target}") for target in target_modules)

@@ -21,6 +21,7 @@ from ..core.errors import LoraryError
 from ..core.private import fused_adamw
 from .files import PREFIX, read_adapter
 from .outside import Outside
+from .rows import Rows, is_b, partner
 
 log = logging.getLogger(__name__)
 
@@ -134,12 +135,11 @@ class Active:
         rank = max((sum(adapter.rank for adapter in adapters) for adapters in sets), default=0)
         self.matrices = {}
         for name in self.layers if rank else ():
-            partner = name.replace(".lora_A.", ".lora_B.")
             changing = (adapter.tensors for adapters in sets for adapter in adapters if name in adapter.tensors)
             if (some := next(changing, None)) is None:
                 continue
             A = torch.zeros(len(sets), rank, some[name].shape[1])
-            B = torch.zeros(len(sets), rank, some[partner].shape[0])
+            B = torch.zeros(len(sets), rank, some[partner(name)].shape[0])
             for row, adapters in enumerate(sets):
                 start = 0
                 for adapter in adapters:
@@ -147,7 +147,7 @@ class Active:
                     if name not in adapter.tensors:  # which the task adapter changes, and no passage's; or the reverse
                         continue
                     torch.mul(adapter.tensors[name], adapter.scale, out=A[row, place])
-                    B[row, place] = adapter.tensors[partner].mT
+                    B[row, place] = adapter.tensors[partner(name)].mT
             self.matrices[name] = A.to(self.device, self.dtype), B.to(self.device, self.dtype)
         self.select(slice(None))
 
@@ -193,20 +193,14 @@ class Stack:
         directions: dict[str, np.ndarray] | None = None,
     ):
         self.device, self.dtype = next(model.parameters()).device, next(model.parameters()).dtype
-        self.names = sorted(base_weight)
-        stored = [_transposed(name, base_weight[name]) for name in self.names]
-        self.shapes = [tensor.shape for tensor in stored]
-        self.start = torch.cat([tensor.flatten() for tensor in stored]).to(self.device)  # (D,)
+        self.rows = rows = Rows.of(base_weight)
+        self.start = rows.flat(base_weight).to(self.device)  # (D,)
         # of every parameter in a step: alpha / rank for those of A, so that no layer has to scale anything (D,)
-        self.scale = torch.cat(
-            [
-                torch.full((t.numel(),), scale if ".lora_A." in name else 1.0)
-                for name, t in zip(self.names, stored, strict=True)
-            ]
-        ).to(self.start)
-        self.outside = Outside(directions or {}, dict(zip(self.names, self.shapes, strict=True)), self.start)
+        scales = [1.0 if is_b(name) else scale for name in rows.names]
+        self.scale = torch.tensor(scales).repeat_interleave(torch.tensor(rows.sizes)).to(self.start)
+        self.outside = Outside(directions or {}, dict(zip(rows.names, rows.shapes, strict=True)), self.start)
         self._project(self.start[None], [0], self.outside.room(1))
-        self.layers, self.batch = attach(model, self.names)
+        self.layers, self.batch = attach(model, rows.names)
         self.trained: set[LoraLinear] = set()  # which a step gives a gradient, all others none; empty before the first
         self.untouched: list[slice] = []  # of D: the parameters of those others
         self.gathered: Tensor | None = None  # (n, D) of the current step
@@ -276,8 +270,8 @@ class Stack:
                 len(layers), len(self.layers), _listed(layers),
             )  # fmt: skip
         start = 0
-        for name, shape in zip(self.names, self.shapes, strict=True):
-            part = slice(start, start := start + shape.numel())
+        for name, size in zip(self.rows.names, self.rows.sizes, strict=True):
+            part = slice(start, start := start + size)
             if self.layers[name.replace(".lora_B.", ".lora_A.")] not in layers:
                 continue
             if self.untouched and self.untouched[-1].stop == part.start:  # one copy for all that lie together
@@ -311,11 +305,11 @@ class Stack:
         if not self.outside.directions:
             return
         index = to_device(torch.tensor(places), self.device)
-        self.outside.project(zip(self.names, self._views(flat), strict=True), index, room)
+        self.outside.project(zip(self.rows.names, self.rows.views(flat.detach()), strict=True), index, room)
 
     def tensors(self, flat: Tensor) -> dict[str, Tensor]:
         """The tensors of one adapter (D,), by PEFT's names."""
-        return {name: _transposed(name, view) for name, view in zip(self.names, self._views(flat), strict=True)}
+        return self.rows.tensors(flat.detach())
 
     def release(self) -> None:
         """Let go of the matrices of a step, as when memory is short."""
@@ -327,24 +321,13 @@ class Stack:
         """The matrices of n adapters and their gradients into the layers; returns the matrices (n, D), not filled."""
         gathered, gradient = (torch.zeros(n, len(self.start), dtype=self.dtype, device=self.device) for _ in range(2))
         self.gathered, self.gradient = gathered, gradient
-        views = dict(zip(self.names, self._views(gathered), strict=True))
-        gradients = dict(zip(self.names, self._views(gradient), strict=True))
+        views, gradients = (dict(zip(self.rows.names, self.rows.views(x), strict=True)) for x in (gathered, gradient))
         for name, layer in self.layers.items():
-            partner = name.replace(".lora_A.", ".lora_B.")
-            layer.A, layer.B = views[name].requires_grad_(), views[partner].requires_grad_()
-            layer.A_grad, layer.B_grad = gradients[name], gradients[partner]
+            layer.A, layer.B = views[name].requires_grad_(), views[partner(name)].requires_grad_()
+            layer.A_grad, layer.B_grad = gradients[name], gradients[partner(name)]
         return gathered
-
-    def _views(self, flat: Tensor) -> list[Tensor]:
-        """flat (..., D) -> a view of each tensor (..., *shape)"""
-        parts = flat.detach().split([shape.numel() for shape in self.shapes], dim=-1)
-        return [part.unflatten(-1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
 def _listed(layers: list[LoraLinear]) -> str:
     more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
     return f"{layers[0].name}{more}"
-
-
-def _transposed(name: str, tensor: Tensor) -> Tensor:
-    return tensor.mT if name.endswith(".lora_B.weight") else tensor

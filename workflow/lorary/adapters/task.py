@@ -13,6 +13,7 @@ from ..core.errors import LoraryError, report
 from .digest import FIRST_CONFIG, digest_task_adapter
 from .files import PREFIX, beyond_lora, layer_of, read_adapter
 from .lora import Adapter
+from .rows import partner
 
 
 def read_task_adapter(task: dict[str, str]) -> Adapter:
@@ -51,7 +52,7 @@ def load_task_adapter(task: dict[str, str], model: nn.Module) -> Adapter:
         if isinstance(module, nn.Linear | FrozenLinear)
     }
     for name in _of_a(adapter):
-        A, B = adapter.tensors[name], adapter.tensors[_partner(name)]
+        A, B = adapter.tensors[name], adapter.tensors[partner(name)]
         layer, shape = layer_of(name), (B.shape[0], A.shape[1])
         if layer not in linear:
             faults.append(f"{layer}: no linear layer of the base model")
@@ -70,14 +71,10 @@ def merge_task_adapter(model: nn.Module, adapter: Adapter) -> None:
         layer = model.get_submodule(layer_of(name))
         weight = cast(Tensor, layer.weight)
         exact = torch.promote_types(weight.dtype, torch.float32)
-        A, B = (adapter.tensors[tensor].to(weight.device, exact) for tensor in (name, _partner(name)))
+        A, B = (adapter.tensors[tensor].to(weight.device, exact) for tensor in (name, partner(name)))
         merged = torch.addmm(weight.to(exact), B, A, alpha=adapter.scale).to(weight.dtype)
         layer.weight = nn.Parameter(merged, requires_grad=False)  # a new one: the head's may be the embedding's too
 
 
 def _of_a(adapter: Adapter) -> list[str]:
     return sorted(name for name in adapter.tensors if ".lora_A." in name)
-
-
-def _partner(name: str) -> str:
-    return name.replace(".lora_A.", ".lora_B.")

@@ -14,7 +14,7 @@ from ..adapters.digest import digest_base_weight, former_digests
 from ..base.fetch import end_tokens, fingerprint
 from ..base.support import written_out_here
 from ..core.device import free_memory, limited_memory, out_of_memory, take_device
-from ..core.errors import LoraryError, damaged, report
+from ..core.errors import LoraryError, report
 from ..core.files import read_json
 from ..core.private import fast_bfloat16
 from ..core.store import Store, digest
@@ -177,10 +177,7 @@ class Encoder:
         from ..base import decoder
         from . import trainer
 
-        try:
-            config, tensors = files.read_adapter(base_weight)
-        except LoraryError as error:
-            raise damaged(base_weight, error) from None
+        config, tensors = files.read_base_weight(base_weight)
         if settings["precision"] == "bfloat16" and device.type == "cpu" and not fast_bfloat16():
             log.warning("this processor has no bfloat16 units: precision float32 will be very much faster")
         self.device, self.device_name = device, device_name

@@ -18,8 +18,8 @@ from ..core.work import Done, Fault, Item, Work, finish
 from ..plan import layout
 from ..plan.encode import GPU_NUMERICS
 from ..plan.translate import TRANSLATED
-from ..train.encode import InStore
 from ..train.outputs import make_outputs
+from ..train.stored import InStore
 from .embed import embedded
 
 log = logging.getLogger(__name__)
@@ -97,10 +97,9 @@ def _translated(
 ) -> Iterator[Done]:
     """The adapters of these items, whose contents are passages with their states; one by one, so that none depends on
     what others are beside it."""
-    from .networks import Translator
-    from .rows import stacked
+    from .networks import Translator, stacked
 
-    translator = Translator.load(path, files.read_adapter(base_weight)[1])
+    translator = Translator.load(path, files.read_base_weight(base_weight)[1])
     translator.network.to(device)
     about = {"sequences": 0, "tokens": 0, "losses": [], "device": device_name, "adapters_per_step": 1}
     about |= {"translator": sha256(Path(path)), "layers_checked": True}

@@ -18,9 +18,10 @@ from ..adapters.digest import digest_base_weight, digest_task_adapter
 from ..base.fetch import fingerprint
 from ..core import stop
 from ..core.device import device_fault, limited_memory, take_device
-from ..core.errors import LoraryError, damaged, explain
+from ..core.errors import LoraryError, explain
 from ..core.files import written_whole
 from ..core.store import digest
+from ..core.work import SHOWN_AFTER
 from ..plan.translate import LEARNT, SHUFFLED
 from .kept import Kept
 from .pairs import Pair, read_pairs, shuffled
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SAVED_EVERY = 60  # seconds, at least, from one time that all is saved to the next; and 20 times what saving takes
-SHOWN_AFTER = 2  # seconds, at least, between two lines of progress on the terminal
 
 
 def train_translator(
@@ -57,7 +57,7 @@ def train_translator(
         learnt = shuffled(learnt)
     kept = Kept(store, _key(model, base_weight, learnt, params))
     if kept.finished() is None:
-        config, tensors = _read_base_weight(base_weight)
+        config, tensors = files.read_base_weight(base_weight)
         with take_device(threads) as (device, name):
             began = time.monotonic()
             from ..base import decoder
@@ -73,13 +73,6 @@ def train_translator(
             with limited_memory(device.type):
                 _learn(learner, learnt, params, kept, {"device": name}, began)
     _write(outputs, kept, model, base_weight)
-
-
-def _read_base_weight(directory: str) -> tuple[dict[str, Any], dict]:
-    try:
-        return files.read_adapter(directory)
-    except LoraryError as error:
-        raise damaged(directory, error) from None
 
 
 def _key(model: str, base_weight: str, pairs: list[Pair], params: dict[str, Any]) -> str:
@@ -102,7 +95,7 @@ def _learn(
     if learner.done:
         log.info("going on after step %d of %d", learner.done, total)
     shown = saved = time.monotonic()
-    first, apart = learner.done, float(SAVED_EVERY)
+    first, apart, order = learner.done, float(SAVED_EVERY), list[int]()
 
     def save() -> None:
         learner.save(kept, before + time.monotonic() - began)
@@ -111,7 +104,8 @@ def _learn(
         try:
             while learner.done < total and not asked_to_stop():
                 epoch, step = divmod(learner.done, an_epoch)
-                order = learner.order(len(pairs), params["seed"], epoch)
+                if step == 0 or not order:
+                    order = learner.order(len(pairs), params["seed"], epoch)
                 losses = learner.step([pairs[i] for i in order[step * batch : (step + 1) * batch]])
                 now = time.monotonic()
                 if learner.done == total or now - shown > SHOWN_AFTER:
@@ -157,7 +151,7 @@ def _write(outputs: dict[str, str], kept: Kept, model: str, base_weight: str) ->
     if "shared_tensors" in outputs:
         from .networks import Translator
 
-        shared = Translator.load(outputs["translator"], _read_base_weight(base_weight)[1]).shared()
+        shared = Translator.load(outputs["translator"], files.read_base_weight(base_weight)[1]).shared()
         folder, config = Path(outputs["shared_config"]).parent, files.trained_config(base_weight, model)
         files.write_adapter(folder, config, files.tensors_bytes(shared))
         about["shared"] = digest_task_adapter(str(folder))

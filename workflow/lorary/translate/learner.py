@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..adapters import files
 from ..adapters.lora import BETAS, EPS, WEIGHT_DECAY, Stack
+from ..adapters.rows import Rows, twice
 from ..base import decoder
 from ..core.device import free_memory, out_of_memory
 from ..core.errors import LoraryError
@@ -20,9 +21,8 @@ from ..train.objective import OBJECTIVES, logits_of, losses_of_logits, means
 from ..train.step import pad
 from .kept import Kept
 from .memory import Memory
-from .networks import make
+from .networks import make, stacked
 from .pairs import Pair
-from .rows import Layout, stacked, twice
 
 # Of the reference kind, beside the cross entropy (DyPRAG, arXiv 2503.23895)
 DIVERGENCE, DISTANCE = 0.01, 100.0
@@ -41,7 +41,7 @@ class Learner:
     ):
         """`scale`: alpha / rank; `pairs`: all that it is to learn from."""
         self.model, self.settings = model, params["settings"]
-        self.layout, shape = Layout.of(base_weight), pairs[0].states.shape()
+        self.rows, shape = Rows.of(base_weight), pairs[0].states.shape()
         self.about = {"kind": params["kind"], "hidden": params["hidden"], "shape": shape, "scale": scale}
         self.network = make(**self.about, base_weight=base_weight, seed=params["seed"])
         if isinstance(self.network, Memory):
@@ -110,7 +110,7 @@ class Learner:
     def _part(self, pairs: list[Pair], weight: float) -> dict[str, float]:
         batch = stacked([pair.states.read() for pair in pairs])
         flat, shared = self.network(self._there(batch)), self.network.shared()  # (n, D)
-        at_work = flat if shared is None else self.layout.joined(flat, shared)
+        at_work = flat if shared is None else self.rows.joined(flat, shared)
         direct, losses = self.loss(self, flat, at_work, pairs)
         self.stack.check_layers()
         # what comes back out of the matrices, and what is asked of the adapters themselves
@@ -145,7 +145,7 @@ class Learner:
         apart = wanted.exp() * (wanted - torch.log_softmax(logits.float(), dim=-1))
         divergence = means(apart.sum(-1), step.owner, step.counts)
         (said + DIVERGENCE * divergence).sum().backward()
-        distance = self.layout.mean_squares(flat - trained)  # (n,)
+        distance = self.rows.mean_squares(flat - trained)  # (n,)
         losses = said + DIVERGENCE * divergence + DISTANCE * distance
         terms = {"loss": losses, "cross_entropy": said, "divergence": divergence, "distance": distance}
         return DISTANCE * distance.sum(), {term: value.detach() for term, value in terms.items()}
@@ -158,7 +158,7 @@ class Learner:
                 f"{pair.adapter}/{TENSORS} is not what was trained. `snakemake verify` removes what is damaged, and the"
                 " next call links or trains it again."
             )
-        return self.layout.flat(files.read_adapter(pair.adapter)[1])
+        return self.rows.flat(files.read_adapter(pair.adapter)[1])
 
     def save(self, kept: Kept, seconds: float) -> None:
         """How far it has come, so that it goes on to the same bytes. `seconds`: spent so far."""
@@ -186,7 +186,7 @@ class Learner:
     @torch.no_grad()
     def finish(self, kept: Kept, pairs: list[Pair], about: dict[str, Any]) -> None:
         """Keep the network, with the mean of what it makes of these passages."""
-        total = torch.zeros(sum(self.layout.sizes), dtype=torch.float64)
+        total = torch.zeros(sum(self.rows.sizes), dtype=torch.float64)
         for pair in pairs:
             total += self.network(self._there(stacked([pair.states.read()])))[0].double().cpu()
         tensors = self.network.state_dict() | {"mean": (total / len(pairs)).float()}

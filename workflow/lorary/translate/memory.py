@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..adapters.files import layer_of
-from .rows import Layout, is_b
+from ..adapters.rows import Rows, is_b, partner
 
 AROUND = 2  # tokens to either side that a token is seen with
 AHEAD = 3  # tokens whose embedding can be the value: its own, the next, and the one after it
@@ -34,10 +34,10 @@ class Memory(nn.Module):
     def __init__(self, base_weight: dict[str, Tensor], depths: int, width: int, hidden: int, scale: float):
         """`depths`, `width`: of the states; `hidden`: the width in which a token is seen; `scale`: alpha / rank."""
         super().__init__()
-        self.layout, self.width, self.scale = Layout.of(base_weight), width, scale
-        sizes = dict(zip(self.layout.names, self.layout.shapes, strict=True))
-        self.targets = [name for name in self.layout.names if not is_b(name)]
-        self.shapes = [(*sizes[name], sizes[_partner(name)][1]) for name in self.targets]  # rank, in, out
+        self.rows, self.width, self.scale = Rows.of(base_weight), width, scale
+        sizes = dict(zip(self.rows.names, self.rows.shapes, strict=True))
+        self.targets = [name for name in self.rows.names if not is_b(name)]
+        self.shapes = [(*sizes[name], sizes[partner(name)][1]) for name in self.targets]  # rank, in, out
         layers = len(self.targets)
         self.read = nn.Parameter(torch.randn(depths * width, hidden) * (depths * width) ** -0.5)
         self.read_bias = nn.Parameter(torch.zeros(hidden))
@@ -103,8 +103,8 @@ class Memory(nn.Module):
                 values = values + sum(part * word for part, word in zip(self.ahead[k], following, strict=True))
             values = values * gates[..., k, None] * (GAIN * size)
             keys, values = to_rank(keys, values, rank)
-            made[name], made[_partner(name)] = keys / (deviation * (reads**0.5 * self.scale)), values
-        return torch.cat([made[name].flatten(1) for name in self.layout.names], dim=1)
+            made[name], made[partner(name)] = keys / (deviation * (reads**0.5 * self.scale)), values
+        return torch.cat([made[name].flatten(1) for name in self.rows.names], dim=1)
 
     def _seen(self, states: Tensor, there: Tensor) -> Tensor:
         """Each token with those around it."""
@@ -120,8 +120,8 @@ class Memory(nn.Module):
         for k, name in enumerate(self.targets):
             _, deviation, size = self._measured(k)
             made[name] = self.shared_A[k] * (4 / (deviation.norm() * self.scale))
-            made[_partner(name)] = self.shared_B[k] * (0.8 * size)
-        return torch.cat([made[name].flatten() for name in self.layout.names])
+            made[partner(name)] = self.shared_B[k] * (0.8 * size)
+        return torch.cat([made[name].flatten() for name in self.rows.names])
 
 
 def to_rank(keys: Tensor, values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -139,7 +139,3 @@ def to_rank(keys: Tensor, values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         mixed = (Q * (kept / root.clamp_min(1e-30))[:, None]) @ U[..., -rank:]  # (n, T, rank)
         directions = mixed.to(keys.dtype).mT @ keys  # (n, rank, in), orthonormal
     return directions, (directions @ keys.mT) @ values
-
-
-def _partner(name: str) -> str:
-    return name.replace(".lora_A.", ".lora_B.")

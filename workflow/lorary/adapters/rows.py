@@ -1,40 +1,41 @@
-"""Adapters as rows of numbers, as translators give them and stacks take them; and passages as batches for these."""
+"""Adapters as rows of numbers (D,): their tensors in the order of their names, B transposed, as stacks train them and
+translators make them."""
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-Shape = tuple[int, int]  # of a tensor: (rank, what its layer reads or writes)
-
 
 @dataclass(frozen=True)
-class Layout:
-    """How an adapter lies in a row: its tensors in the order of their names, B transposed, as in a stack."""
+class Rows:
+    """How adapters lie in rows that are all alike."""
 
     names: list[str]
-    shapes: list[Shape]
+    shapes: list[torch.Size]  # (rank, what the layer reads or writes)
 
     @classmethod
-    def of(cls, tensors: dict[str, Tensor]) -> "Layout":
+    def of(cls, tensors: dict[str, Tensor]) -> "Rows":
         """Of adapters like this one."""
         names = sorted(tensors)
-        shapes = [_transposed(name, tensors[name]).shape for name in names]
-        return cls(names, [(rank, dim) for rank, dim in shapes])
+        return cls(names, [_transposed(name, tensors[name]).shape for name in names])
 
     @property
     def sizes(self) -> list[int]:
-        return [r * dim for r, dim in self.shapes]
+        return [shape.numel() for shape in self.shapes]
 
     def flat(self, tensors: dict[str, Tensor]) -> Tensor:
         """An adapter by PEFT's names -> (D,)"""
         return torch.cat([_transposed(name, tensors[name]).flatten() for name in self.names])
 
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """flat (..., D) -> a view of each tensor (..., *shape)"""
+        parts = zip(flat.split(self.sizes, dim=-1), self.shapes, strict=True)
+        return [part.unflatten(-1, shape) for part, shape in parts]
+
     def tensors(self, flat: Tensor) -> dict[str, Tensor]:
         """(D,) -> an adapter by PEFT's names"""
-        parts = zip(self.names, self.shapes, flat.split(self.sizes), strict=True)
-        return {name: _transposed(name, part.view(shape)) for name, shape, part in parts}
+        return {name: _transposed(name, view) for name, view in zip(self.names, self.views(flat), strict=True)}
 
     def mean_squares(self, flat: Tensor) -> Tensor:
         """(n, D) -> (n,): the mean square of each tensor, summed over them."""
@@ -51,18 +52,9 @@ def twice(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.cat((t, t), dim=1 if is_b(name) else 0) for name, t in tensors.items()}
 
 
-def stacked(passages: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-    """What is known of n passages, arrays by name whose rows are tokens (T, ...) -> tensors (n, longest T, ...) in
-    float32, zero where a passage has no token; and which are `there` (n, T)."""
-    lengths = torch.tensor([len(passage["states"]) for passage in passages])
-    longest = int(lengths.max())
-    made = {"there": torch.arange(longest) < lengths[:, None]}
-    for name, first in passages[0].items():
-        padded = np.zeros((len(passages), longest, *first.shape[1:]), dtype=np.float32)
-        for row, passage in zip(padded, passages, strict=True):
-            row[: len(passage[name])] = passage[name]
-        made[name] = torch.from_numpy(padded)
-    return made
+def partner(name: str) -> str:
+    """The name of the B that belongs to this A."""
+    return name.replace(".lora_A.", ".lora_B.")
 
 
 def is_b(name: str) -> bool:
