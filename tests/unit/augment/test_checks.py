@@ -48,6 +48,18 @@ def test_a_pair_is_told_its_fault(question, answer, fault):
     assert checks.pair_fault(question, answer, LIGHT) == fault
 
 
+def test_names_of_another_language_let_none_of_its_questions_through():
+    passage = (
+        "Don Juan Alfonso Pérez de Guzmán y Afán de Ribera inherited the title in 1492, aged 28. His mother is known as"
+        " Leonor de Mendoza y Ribera, although he was known by his second name. She may have been a Mendoza, and it was"
+        " not unknown for women of that house to use the name of their mother."
+    )
+    assert len(passage.split()) >= 40
+    for question in ("¿De qué casa era Juan Alfonso Pérez de Guzmán?", "Cuál es el nombre de la madre de Juan Alfonso?"):
+        assert checks.pair_fault(question, "Mendoza", passage) == "another language"
+    assert checks.pair_fault("What was the house of Juan Alfonso Pérez de Guzmán?", "Mendoza", passage) is None
+
+
 def test_a_title_says_what_a_question_is_about():
     passage = "It was put up in 1802 of pink stone."
     assert checks.pair_fault("When was the conservatory built?", "1802", passage) == "does not say what it is about"
