@@ -41,6 +41,7 @@ for job in JOBS["train_translator"].values():
             embeddings=job.inputs["embeddings"],
             prompts=job.inputs["prompts"],
             records=job.inputs["records"],
+            kept=job.inputs["kept"],
         output:
             **job.outputs,
         log:

@@ -74,6 +74,18 @@ def test_a_memory_learns_from_prompts_and_has_a_part_that_lies_under_its_adapter
         assert job.inputs["task_adapter"] == (layout.adapter_files(task["path"]) if under else [])
 
 
+def test_a_memory_may_be_taught_to_spare_what_the_base_model_knows():
+    made = make({}, {"keep_sequences": 9}, {"keep_directions": 0.9, "keep_sequences": 9}, translator="memory")
+    plain, sequences, both = made.translators
+    assert len({job.label for job in made.translators}) == 3
+    assert plain.inputs["kept"] == []
+    assert "kept" not in plain.params["settings"]
+    for job, (label, kept) in zip((sequences, both), made.kept.items(), strict=True):
+        assert job.inputs["kept"] == job.params["settings"]["kept"] == kept.outputs["kept"]
+        assert label in job.inputs["kept"]
+    assert both.params["settings"]["settings"].items() >= {"keep_directions": 0.9, "keep_sequences": 9}.items()
+
+
 def test_reference_learns_from_adapters_that_are_trained_first():
     made = make(translator="reference")
     (translator,) = made.translators

@@ -24,8 +24,10 @@ from lorary.core.store import CONFIG, TENSORS
 from lorary.data import rows as dataset
 from lorary.data.markup import Markup
 from lorary.data.prompts import load_tokenizer
-from lorary.data.sequences import read_passages
+from lorary.data.sequences import Example, read_passages
 from lorary.train import encode
+from lorary.train.kept import Kept as Spared
+from lorary.train.kept import write_kept
 from lorary.translate import learn
 from lorary.translate.adapters import translate_adapters
 from lorary.translate.embed import _ids, _tokens, embed, embedded
@@ -242,14 +244,27 @@ def test_the_reference_is_its_formula(made):
                 torch.testing.assert_close(layout.tensors(flat[i])[name], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_gradient_is_that_of_dense_updates(made, ground, kind):
-    """In float64: the network's gradient through the stack against autograd through W + alpha / rank B A."""
+def what_is_spared(made, sequences=5, columns=3):
+    """General questions of random ids, and directions of each layer."""
+    draw = np.random.default_rng(0)
+    names = [name for name in files.read_adapter(str(made / "llama-base"))[1] if "lora_A" in name]
+    reads = {name: 64 if "down_proj" in name else 32 for name in names}
+    directions = {name: np.linalg.qr(draw.normal(size=(reads[name], columns)))[0].astype(np.float32) for name in names}
+    ids = [draw.integers(20, 200, size=6 + i).astype(np.int32) for i in range(sequences)]
+    return Spared("key", [Example(each, 3) for each in ids], directions)
+
+
+@pytest.mark.parametrize(("kind", "sequences"), [("reference", 0), ("memory", 0), ("memory", 3)])
+def test_a_gradient_is_that_of_dense_updates(made, ground, kind, sequences):
+    """In float64: the network's gradient through the stack against autograd through W + alpha / rank B A; also where
+    adapters are to spare something."""
     config, base = files.read_adapter(str(made / "llama-base"))
     base, scale = {name: tensor.double() for name, tensor in base.items()}, config["lora_alpha"] / config["r"]
     model = decoder.load(str(made / "llama"), "float32", CPU).double()
     pairs = read_pairs(pairs_of(made, ground, kind), -1)
-    learner = Learner(model, base, scale, pairs, of_kind(kind))
+    spared = what_is_spared(made) if sequences else None
+    params = of_kind(kind, settings={**tiny.TRAINING, **({"keep_sequences": sequences} if spared else {})})
+    learner = Learner(model, base, scale, pairs, params, spared)
     torch.manual_seed(1)
     for parameter in learner.network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -275,6 +290,8 @@ def test_a_gradient_is_that_of_dense_updates(made, ground, kind):
         tensors = Rows.of(base if shared is None else twice(base)).tensors(flat[0])
         if kind == "memory":
             losses = [next_tokens(logits(tensors, example.ids), example.ids) for example in pair.examples]
+            losses += [next_tokens(logits(tensors, e.ids), e.ids)[e.begin - 1 :] for e in learner._kept(pair)]
+            assert len(losses) == len(pair.examples) + sequences // 2  # of two epochs
             loss = torch.cat(losses).mean()
         else:
             trained = {name: tensor.double() for name, tensor in files.read_adapter(pair.adapter)[1].items()}
@@ -293,6 +310,34 @@ def test_a_gradient_is_that_of_dense_updates(made, ground, kind):
             continue
         assert (gradients[name] - parameter.grad).norm() <= 1e-5 * parameter.grad.norm() + 1e-9, name
     assert sum(gradient.norm() > 0 for gradient in gradients.values()) >= 4
+
+
+def test_adapters_read_none_of_the_directions_that_they_are_to_spare(made, ground, tmp_path):
+    spared = what_is_spared(made)
+    write_kept(str(tmp_path / "kept"), spared)
+    outputs = train(made, ground, tmp_path / "spares", "memory", kept=str(tmp_path / "kept"))
+    assert json.loads(outputs["about"].read_text())["spared"] == [3] * len(spared.directions)
+    translator = Translator.load(str(outputs["translator"]), files.read_adapter(str(made / "llama-base"))[1])
+    passages = [each.read() for each in embedded(str(ground / "tokens.safetensors"))]
+    for tensors in (translator.shared(), *(translator.of(stacked([passage])) for passage in passages)):
+        for name, directions in spared.directions.items():
+            assert tensors[name].any()
+            assert (tensors[name] @ directions).norm() < 1e-5 * tensors[name].norm()
+
+
+def test_in_all_epochs_a_passage_sees_so_many_general_questions(made, ground):
+    pairs = read_pairs(pairs_of(made, ground, "memory"), -1)
+    params = of_kind("memory", epochs=3, batch=2, settings={**tiny.TRAINING, "keep_sequences": 4})
+    base = files.read_adapter(str(made / "llama-base"))[1]
+    spared = what_is_spared(made, sequences=5)
+    learner = Learner(decoder.load(str(made / "llama"), "float32", CPU), base, 16.0, pairs, params, spared)
+    seen = []
+    for learner.done in range(learner.total):
+        seen.append([next(i for i, each in enumerate(spared.sequences) if each is example) for example in learner._kept(pairs[0])])
+    assert list(map(len, seen)) == [1, 1, 1, 1, 2, 2]
+    assert len({*seen[0], *seen[2], *seen[4]}) == 4
+    learner.done = 0
+    assert len({tuple(learner._kept(pair)[0].ids) for pair in pairs}) > 1
 
 
 def next_tokens(logits, ids):
@@ -379,8 +424,8 @@ def test_a_checkpoint_that_is_damaged_is_not_gone_on_from(made, ground, tmp_path
 def test_whatever_decides_a_translator_is_in_its_key(made, ground, tmp_path):
     pairs = read_pairs(pairs_of(made, ground, "memory"), -1)
 
-    def key(pairs=pairs, base="llama-base", **params):
-        return learn._key(str(made / "llama"), str(made / base), pairs, of_kind("memory", **params))
+    def key(pairs=pairs, base="llama-base", spared=None, **params):
+        return learn._key(str(made / "llama"), str(made / base), pairs, of_kind("memory", **params), spared)
 
     other_example = pairs[0]._replace(examples=pairs[0].examples[1:])
     keys = [
@@ -393,9 +438,12 @@ def test_whatever_decides_a_translator_is_in_its_key(made, ground, tmp_path):
         key([other_example, *pairs[1:]]),
         key([pairs[0]._replace(sha256="0"), *pairs[1:]]),
         key(settings={**tiny.TRAINING, "objective": "answers"}),
+        key(spared=Spared("key", [], {})),
+        key(spared=Spared("other", [], {})),
     ]
     assert len(set(keys)) == len(keys)
     assert key(pairs=pairs) == keys[0]
+    assert key(kept="where it lies") == keys[0]
 
 
 def test_shuffled_passages_have_each_others_pairs(made, ground):

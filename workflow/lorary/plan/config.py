@@ -207,8 +207,8 @@ def _translator_with(setting: dict[str, Any]) -> Iterator[str]:
     if setting["task_adapter"]:
         yield f"translator: {name} is not trained over a task_adapter; leave that at null"
     for key in ("keep_directions", "keep_sequences"):
-        if setting[key]:
-            yield f"{key} is of adapters that are trained, and translator: {name} makes them; leave it at 0"
+        if setting[key] and KINDS[name].learns_from_adapters:
+            yield f"{key} is of what is trained on answers themselves, and translator: {name} is not; leave it at 0"
 
 
 def _run(setting: dict[str, Any]) -> Run:

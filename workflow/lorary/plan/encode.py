@@ -102,18 +102,18 @@ def make(runs: list[Run]) -> Encoding:
         base, table, ids = _before(part, stages)
         base_weight = stages["base_weights"].add(training.base_weight(part.run, part.folder.run, base), part.number)
         translator, task = None, part.task
+        spared = keep.job(part.run, base, part.task) if keep.keeps(part.run) else None
+        if spared:
+            stages["kept"].add(spared, part.number)
         if how := translate.kind_of(part.run):
             pairs = [_pairs(one, how, stages, made) for one in learnt[part.number]]
-            job = translate.translator(part.run, base, base_weight, pairs)
+            job = translate.translator(part.run, base, base_weight, pairs, spared)
             translator, task = stages["translators"].add(job, part.number), translate.task_adapter(job)
             states = stages["embeddings"].add(_embeddings(part, how, base, table), part.number)
             batches = _translated(part, base, base_weight, states, translator)
         else:
-            spared = keep.keeps(part.run) and keep.job(part.run, base, part.task)
-            if spared:
-                stages["kept"].add(spared, part.number)
             wanted = max(other.wanted for other in parts)
-            batches = _trained(part, base, base_weight, ids, spared or None)[: -(-wanted // part.per_job)]
+            batches = _trained(part, base, base_weight, ids, spared)[: -(-wanted // part.per_job)]
         asking = [other for other in parts if other.run.answers.inference_methods]
         asked = largest(asking or [part])
         kind = Type(

@@ -105,8 +105,9 @@ def embeddings(run: Run, kind: str, model: Job, table: Job, states: str, passage
     return Job("embed", name, inputs, {"folder": folder}, params, resources=resources)
 
 
-def translator(run: Run, model: Job, base_weight: Job, pairs: list[Pairs]) -> Job:
-    """The job that trains the translator of a run. `model` and `base_weight`: the jobs that make these."""
+def translator(run: Run, model: Job, base_weight: Job, pairs: list[Pairs], spared: Job | None) -> Job:
+    """The job that trains the translator of a run. `model`, `base_weight`, `spared`: the jobs that make these, and what
+    its adapters are to spare."""
     how, name = run.translating, run.translating.translator
     assert name is not None
     kind = KINDS[name]
@@ -120,13 +121,16 @@ def translator(run: Run, model: Job, base_weight: Job, pairs: list[Pairs]) -> Jo
         for some in pairs
         for (start, stop), records in zip(some.spans, some.records, strict=True)
     ]
+    keys = vars(run.training)
+    taught = {"objective": run.prompts.objective, **{key: keys[key] for key in ("keep_directions", "keep_sequences")}}
     settings = {
         "kind": name,
         **{key.removeprefix("translator_"): value for key, value in chosen.items()},
         "pairs": sum(some.passages for some in pairs),
         "control": SHUFFLED if how.translator_control == SHUFFLED else None,
         "seed": run.training.seed,
-        "settings": {"precision": run.training.precision, **deciding({"objective": run.prompts.objective})},
+        "settings": {"precision": run.training.precision, **deciding(taught)},
+        **({"kept": spared.outputs["kept"]} if spared else {}),
     }
     made_of = {
         "version": LEARNT,
@@ -135,6 +139,7 @@ def translator(run: Run, model: Job, base_weight: Job, pairs: list[Pairs]) -> Jo
         "settings": settings,
         "pairs": [[some.prompts.label, some.embeddings.label, some.passages] for some in pairs],
         **({"training": training.settings(run, None)} if kind.learns_from_adapters else {}),
+        **({"kept": spared.params} if spared else {}),
     }
     label = f"{run.model.model_name}_{name}_{layout.digest(made_of)}"
     folder = layout.TRANSLATOR.format(translator=label)
@@ -151,6 +156,7 @@ def translator(run: Run, model: Job, base_weight: Job, pairs: list[Pairs]) -> Jo
             "embeddings": [entry["embeddings"] for entry in files],
             "prompts": [entry["prompts"] for entry in files],
             "records": [record for entry in files for record in entry["records"]],
+            "kept": spared.outputs["kept"] if spared else [],
         },
         outputs={key: f"{folder}/{file}" for key, file in outputs.items()},
         params={

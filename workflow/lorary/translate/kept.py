@@ -38,7 +38,7 @@ class Kept:
 
     def finish(self, tensors: dict, about: dict[str, Any]) -> None:
         """Keep the weights, and what is said of them. The last checkpoint goes."""
-        needed = {key: about[key] for key in ("kind", "hidden", "shape", "scale")}
+        needed = {key: about[key] for key in ("kind", "hidden", "shape", "scale", "spared") if key in about}
         self._write(self.translator, tensors, {"about": json.dumps(needed)})
         with written_whole(str(self.folder / ABOUT)) as temporary:
             said = {**about, "sha256": sha256(self.translator)}

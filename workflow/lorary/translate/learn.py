@@ -23,6 +23,8 @@ from ..core.files import written_whole
 from ..core.store import digest
 from ..core.work import SHOWN_AFTER
 from ..plan.translate import LEARNT, SHUFFLED
+from ..train.kept import Kept as Spared
+from ..train.kept import read_kept
 from .kept import Kept
 from .pairs import Pair, read_pairs, shuffled
 
@@ -48,14 +50,15 @@ def train_translator(
 
     `pairs`: of each file of passages its states (`embeddings`), its training examples (`prompts`) and the `records` of
     the jobs that trained these (where the kind learns from adapters). `params`: `kind` (of NETWORKS), `hidden`,
-    `learning_rate`, `batch`, `epochs`, how many `pairs` at most (-1: all), `control`, `seed`, and the `settings` of
-    training. What is done so far is kept in the store; the same call goes on from there, and to the same bytes. Raises
-    LoraryError.
+    `learning_rate`, `batch`, `epochs`, how many `pairs` at most (-1: all), `control`, `seed`, the `settings` of
+    training, and where adapters are to spare something, the file that says what (`kept`). What is done so far is kept
+    in the store; the same call goes on from there, and to the same bytes. Raises LoraryError.
     """
     learnt = read_pairs(pairs, params["pairs"])
     if params["control"] == SHUFFLED:
         learnt = shuffled(learnt)
-    kept = Kept(store, _key(model, base_weight, learnt, params))
+    spared = read_kept(params["kept"]) if "kept" in params else None
+    kept = Kept(store, _key(model, base_weight, learnt, params, spared))
     if kept.finished() is None:
         config, tensors = files.read_base_weight(base_weight)
         with take_device(threads) as (device, name):
@@ -68,16 +71,17 @@ def train_translator(
             if reason := decoder.beyond(frozen, max(int(ids.max()) for ids in read), max(map(len, read))):
                 raise LoraryError(reason)
             scale = config["lora_alpha"] / config["r"]
-            learner = Learner(frozen, tensors, scale, learnt, params)
+            learner = Learner(frozen, tensors, scale, learnt, params, spared)
             log.info("%s on %s: %d passages, %d parameters", model, name, len(learnt), learner.parameters())
             with limited_memory(device.type):
                 _learn(learner, learnt, params, kept, {"device": name}, began)
     _write(outputs, kept, model, base_weight)
 
 
-def _key(model: str, base_weight: str, pairs: list[Pair], params: dict[str, Any]) -> str:
+def _key(model: str, base_weight: str, pairs: list[Pair], params: dict[str, Any], spared: Spared | None) -> str:
     """The digest of everything that decides a translator."""
-    decides = {key: value for key, value in params.items() if key not in ("pairs", "control")}
+    decides = {key: value for key, value in params.items() if key not in ("pairs", "control", "kept")}
+    decides |= {"kept": spared.key} if spared else {}
     weights = {"model": fingerprint(model)["weights"], "base_weight": digest_base_weight(base_weight)}
     of_each = [[pair.states.sha256(), pair.sha256, len(pair.examples)] for pair in pairs]
     sequences = ((example.ids, example.span) for pair in pairs for example in pair.examples)

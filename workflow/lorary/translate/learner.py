@@ -1,6 +1,7 @@
 """A translator in training on one device: its network, AdamW's state, and a step."""
 
 import math
+import zlib
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ from ..core.device import free_memory, out_of_memory
 from ..core.errors import LoraryError
 from ..core.pack import sha256
 from ..core.values import TENSORS
+from ..data.sequences import Example
+from ..train.kept import Kept as Spared
 from ..train.objective import OBJECTIVES, logits_of, losses_of_logits, means
 from ..train.step import pad
 from .kept import Kept
@@ -38,14 +41,20 @@ class Learner:
         scale: float,
         pairs: list[Pair],
         params: dict[str, Any],
+        spared: Spared | None = None,
     ):
-        """`scale`: alpha / rank; `pairs`: all that it is to learn from."""
+        """`scale`: alpha / rank; `pairs`: all that it is to learn from; `spared`: what its adapters are to spare."""
         self.model, self.settings = model, params["settings"]
         self.rows, shape = Rows.of(base_weight), pairs[0].states.shape()
         self.about = {"kind": params["kind"], "hidden": params["hidden"], "shape": shape, "scale": scale}
+        of_each = spared.directions if spared else {}
+        directions = [of_each[name] for name in self.rows.names if name in of_each]
+        if directions:
+            self.about["spared"] = [each.shape[1] for each in directions]
         self.network = make(**self.about, base_weight=base_weight, seed=params["seed"])
         if isinstance(self.network, Memory):
             self.network.measure([pair.states.read() for pair in pairs[:MEASURED]])
+            self.network.spare(directions)
         shares = self.network.shared() is not None
         self.stack = Stack(model, twice(base_weight) if shares else base_weight, scale)
         decoder.prepare(model)
@@ -53,7 +62,9 @@ class Learner:
         self.network.to(self.device, self.stack.start.dtype)
         self.loss, self.rate = LEARNING[params["kind"]]
         self.learning_rate = params["learning_rate"]
-        self.total = math.ceil(len(pairs) / params["batch"]) * params["epochs"]  # steps
+        self.epochs = params["epochs"]
+        self.total = math.ceil(len(pairs) / params["batch"]) * self.epochs  # steps
+        self.kept = spared.sequences if spared else []
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), self.learning_rate, BETAS, EPS, WEIGHT_DECAY, foreach=False
         )
@@ -125,10 +136,18 @@ class Learner:
     def end_to_end(self, flat: Tensor, at_work: Tensor, pairs: list[Pair]) -> tuple[Any, dict[str, Tensor]]:
         """The training's objective, of each passage's sequences with its adapter."""
         self.stack.put(at_work)
-        step = pad([pair.examples for pair in pairs]).to(self.device)
+        step = pad([pair.examples + self._kept(pair) for pair in pairs]).to(self.device)
         losses = OBJECTIVES[self.settings.get("objective", "reference")](self.model, step, self.settings)  # (n,)
         losses.sum().backward()
         return 0.0, {"loss": losses.detach()}
+
+    def _kept(self, pair: Pair) -> list[Example]:
+        """Of the general questions that are kept, those that a passage has in this epoch: with which these begin, its
+        first sequence's ids say, so that passages see different ones."""
+        epoch, count = self.done * self.epochs // self.total, self.settings.get("keep_sequences", 0)
+        first = zlib.crc32(pair.examples[0].ids.tobytes())
+        share = range(count * epoch // self.epochs, count * (epoch + 1) // self.epochs)
+        return [self.kept[(first + i) % len(self.kept)] for i in share]
 
     def reference(self, flat: Tensor, at_work: Tensor, pairs: list[Pair]) -> tuple[Any, dict[str, Tensor]]:
         """As DyPRAG has it, of a passage's first sequence: cross entropy, how far what the model says with the adapter

@@ -11,6 +11,7 @@ Sums of outer products as memory: Kohonen (1972); of a passage's states, as an a
 2602.15902).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,17 @@ class Memory(nn.Module):
     state_mean: Tensor
     state_deviation: Tensor
 
-    def __init__(self, base_weight: dict[str, Tensor], depths: int, width: int, hidden: int, scale: float):
-        """`depths`, `width`: of the states; `hidden`: the width in which a token is seen; `scale`: alpha / rank."""
+    def __init__(
+        self,
+        base_weight: dict[str, Tensor],
+        depths: int,
+        width: int,
+        hidden: int,
+        scale: float,
+        spared: Sequence[int] = (),
+    ):
+        """`depths`, `width`: of the states; `hidden`: the width in which a token is seen; `scale`: alpha / rank;
+        `spared`: how many directions of what each layer reads no adapter is to read, of no layer where it is empty."""
         super().__init__()
         self.rows, self.width, self.scale = Rows.of(base_weight), width, scale
         sizes = dict(zip(self.rows.names, self.rows.shapes, strict=True))
@@ -59,6 +69,13 @@ class Memory(nn.Module):
             self.register_buffer(f"mean_{k}", torch.zeros(reads))
             self.register_buffer(f"deviation_{k}", torch.ones(reads))
             self.register_buffer(f"size_{k}", torch.ones(()))
+            if spared:
+                self.register_buffer(f"spared_{k}", torch.zeros(reads, spared[k]))  # orthonormal columns
+
+    def spare(self, directions: Sequence[np.ndarray]) -> None:
+        """Of each layer orthonormal columns (in, directions)."""
+        for k, each in enumerate(directions):
+            getattr(self, f"spared_{k}").copy_(torch.from_numpy(each))
 
     @torch.no_grad()
     def measure(self, passages: list[dict[str, np.ndarray]]) -> None:
@@ -98,6 +115,7 @@ class Memory(nn.Module):
             z = z / z.norm(dim=-1, keepdim=True).clamp_min(EPS) * self.key_weight[k]
             # What a question has there is met by this, and is about sqrt(reads) long.
             keys = (z + h @ self.key[k] * (3 / reads**0.5)) * there
+            keys = keys - self._read_of_spared(k, keys / deviation) * deviation
             values = h @ self.value[k] * 0.1
             if writes == self.width:  # into the residual stream, where words are known
                 values = values + sum(part * word for part, word in zip(self.ahead[k], following, strict=True))
@@ -114,12 +132,18 @@ class Memory(nn.Module):
         around: Any = sum(padded[:, k : k + T] @ part for k, part in enumerate(self.around))
         return F.layer_norm(h + F.gelu(around) @ self.mix, h.shape[-1:])
 
+    def _read_of_spared(self, k: int, rows: Tensor) -> Tensor | float:
+        """The part of rows of an A (..., in) that lies in the directions which they are not to read."""
+        spared = getattr(self, f"spared_{k}", None)
+        return 0.0 if spared is None else (rows @ spared) @ spared.mT
+
     def shared(self) -> Tensor:
         """What all passages share, an adapter (D,)."""
         made: dict[str, Tensor] = {}
         for k, name in enumerate(self.targets):
             _, deviation, size = self._measured(k)
-            made[name] = self.shared_A[k] * (4 / (deviation.norm() * self.scale))
+            A = self.shared_A[k] * (4 / (deviation.norm() * self.scale))
+            made[name] = A - self._read_of_spared(k, A)
             made[partner(name)] = self.shared_B[k] * (0.8 * size)
         return torch.cat([made[name].flatten() for name in self.rows.names])
 

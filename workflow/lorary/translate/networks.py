@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ class Translator:
                 about = json.loads(file.metadata()["about"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             mean = tensors.pop("mean")
-            network = make(about["kind"], base_weight, about["shape"], about["hidden"], about["scale"], seed=0)
+            network = make(**about, base_weight=base_weight, seed=0)
             network.load_state_dict(tensors)
         except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
             raise damaged(path, error) from None
@@ -53,11 +54,20 @@ class Translator:
         return self.network.rows.tensors(shared.detach())
 
 
-def make(kind: str, base_weight: dict[str, Tensor], shape: list[int], hidden: int, scale: float, seed: int) -> Any:
+def make(
+    kind: str,
+    base_weight: dict[str, Tensor],
+    shape: list[int],
+    hidden: int,
+    scale: float,
+    seed: int,
+    spared: Sequence[int] = (),
+) -> Any:
     """A network (of NETWORKS) as its training begins, for adapters like this base weight, of this `scale` (alpha /
-    rank). `shape`: (depths, C) of the states; `hidden`: its width."""
+    rank). `shape`: (depths, C) of the states; `hidden`: its width; `spared`: directions of each layer that a memory is
+    to spare."""
     torch.manual_seed(seed)
-    return NETWORKS[kind](base_weight, *shape, hidden, scale)
+    return NETWORKS[kind](base_weight, *shape, hidden, scale, **({"spared": spared} if spared else {}))
 
 
 class Reference(nn.Module):
