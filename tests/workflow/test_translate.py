@@ -34,6 +34,7 @@ def test_translators_are_trained_and_make_adapters_that_answer_and_nothing_is_ma
     assert folder / about["translator"]["path"] == shared.with_name("translator.safetensors")
     assert folder / about["task_adapter"]["path"] == shared
     assert all(len(about[key]["sha256"]) == 64 for key in ("translator", "task_adapter"))
+    assert about["translator"]["learnt_from"]["total"]["passages"] == 6  # all
     index = pd.read_csv(Path(folder, wanted[1]).with_name("adapters.tsv"), sep="\t", keep_default_na=False)
     assert index["path"].tolist() == [f"results/adapters/{path}" for path in made if path.startswith(run)]
     assert set(index["first_loss"]) == {""}

@@ -170,7 +170,24 @@ def test_adapters_that_were_translated_have_no_losses_and_their_pairs_were_not_t
     assert "learnt next to nothing" not in text
     assert "Seconds against tokens" in text
     assert text.count("The pairs of the passages, which their adapters were not trained on") == 2
+    assert "The translator has learnt from" not in text  # as far as is known
     assert "trained pairs" not in text.partition("<small>Facts asked for")[0]
+
+
+def test_passages_that_a_translator_has_learnt_from_are_counted_over_all_types(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [{**dict.fromkeys(COLUMNS, 1), "path": "x", "first_loss": None, "last_loss": None, "losses": ""}]
+    pd.DataFrame(20 * lines).to_csv("r.tsv", sep="\t", index=False)
+
+    def about(**known):
+        learnt_from = {kind: {"passages": number, "of": 9, "first": []} for kind, number in known.items()}
+        translator = {"path": "t", **({"learnt_from": learnt_from} if known else {})}
+        return {"config": [], "versions": {}, "git": None, "records": [], "tables": known, "translator": translator}
+
+    others = {"b": about(b=1, c=5), "c": about(b=1, c=5), "d": about()}
+    Path("run.json").write_text(json.dumps(about(a=2) | {"other_types": others}), encoding="utf-8")
+    page.build([page.ShownRun("m", "adapters/m", "run.json", ["r.tsv"], None, [], "answers")], [])
+    assert "The translator has learnt from 8 of these 20 passages" in Path(layout.REPORT).read_text(encoding="utf-8")
 
 
 @pytest.mark.filterwarnings("error")  # matplotlib's, where a plot has no room left

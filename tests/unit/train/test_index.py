@@ -9,6 +9,7 @@ import pytest
 from lorary.core.errors import LoraryError
 from lorary.core.files import read_json
 from lorary.core.store import Store
+from lorary.data.rows import text_sha256
 from lorary.plan import layout
 from lorary.train import index as index_
 from lorary.train import records as records_
@@ -87,6 +88,42 @@ def test_run_json_names_the_translator_that_made_the_adapters(tmp_path):
     assert read_json(tmp_path / "run.json")["translator"] == named
     (part,) = (tmp_path / layout.PARTS).rglob("*.json")
     assert read_json(part)["translator"] == named
+
+
+def test_own_passages_that_the_translator_has_learnt_from_are_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    lines = [(did, 0, "q", f"passage {did}\n") for did in range(6)]
+    types = []
+    for name in ("a", "b"):
+        table = tmp_path / f"{name}.parquet"
+        pd.DataFrame(lines, columns=["did", "pid", "question", "passage"]).to_parquet(table)
+        record = write_record(tmp_path / f"{name}.tsv", name, [(0, 0)])
+        types.append({**kind(name, str(table), record), "translator": str(tmp_path / "t.safetensors")})
+        lines = [(0, 0, "q", "another"), (1, 0, "q", " passage 5")]
+    learnt = [text_sha256(f"passage {i}") for i in range(2, 9)]
+
+    def told(about):
+        (tmp_path / "translator.json").write_text(json.dumps(about), encoding="utf-8")
+        caplog.clear()
+        index(tmp_path, *types)
+        return read_json(tmp_path / "run.json")["translator"].get("learnt_from")
+
+    first = [f"a/data_{did}/passage_0" for did in (2, 3, 4)]
+    some = {
+        "a": {"passages": 4, "of": 6, "first": first},
+        "b": {"passages": 1, "of": 2, "first": ["b/data_1/passage_0"]},
+    }
+    assert told({"passages_sha256": learnt}) == some
+    assert (
+        f"5 of the 8 passages of this run are among the 7 that its translator has learnt from ({first[0]}"
+        in caplog.text
+    )
+    for path in (tmp_path / layout.PARTS).rglob("*.json"):
+        assert read_json(path)["translator"]["learnt_from"] == some
+    assert {kind: each["passages"] for kind, each in told({"passages_sha256": ["0"]}).items()} == {"a": 0, "b": 0}
+    assert not caplog.text
+    assert told({"passages": 7}) is None
+    assert "is not known" in caplog.text
 
 
 def test_index_joins_types_and_questions_in_order(tmp_path):

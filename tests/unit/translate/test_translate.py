@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import tiny
@@ -402,6 +402,19 @@ def test_a_memory_measures_nothing_of_passages_of_one_token(made, ground):
     flat = network(stacked(passages))
     assert all(buffer.isfinite().all() for buffer in network.buffers())
     assert not any(B.any() for name, B in network.rows.tensors(flat[0]).items() if "lora_B" in name)
+
+
+def test_a_translator_says_what_it_has_learnt_from(made, ground, tmp_path):
+    """Of as many passages as it takes, and nothing where their states are of before that was written."""
+    rows = dataset.read(str(ground / "table.parquet"), 0, None)
+    for pairs in (2, -1):
+        about = json.loads(train(made, ground, tmp_path / str(pairs), "memory", pairs=pairs)["about"].read_bytes())
+        read = rows if pairs == -1 else rows[:pairs]
+        assert about["passages_sha256"] == [dataset.text_sha256(f" {row['passage']}\n") for row in read]
+    folder = tmp_path_with(ground, tmp_path)
+    save_file(load_file(folder / "tokens.safetensors"), folder / "tokens.safetensors")
+    outputs = train(made, folder, tmp_path / "-1", "memory")
+    assert "passages_sha256" not in json.loads(outputs["about"].read_bytes())
 
 
 def test_a_memory_learns(made, ground, tmp_path):

@@ -1,6 +1,7 @@
 """Augmented data: questions into one checked table, a row a passage."""
 
 import functools
+import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -145,6 +146,11 @@ def title_of(row: dict[str, Any]) -> str:
     """The title of a passage (a row of `load`); empty where it carries none."""
     title = json.loads(row["extra"])["passage"].get("title")
     return title if isinstance(title, str) else ""
+
+
+def text_sha256(passage: str) -> str:
+    """By which passages are known to be the same, whatever blanks are around them."""
+    return hashlib.sha256(passage.strip().encode()).hexdigest()
 
 
 def _lacking_pairs(row: Row, key: str, heldout_pairs: int) -> list[str]:

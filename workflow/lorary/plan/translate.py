@@ -16,6 +16,7 @@ from .run import LATER, Run, deciding
 EMBEDDED, LEARNT, TRANSLATED = 1, 1, 1
 TOKENS = "tokens"
 SHUFFLED = "shuffled"  # the control that is another training: passages have each other's pairs
+ABOUT = "translator.json"  # what a translator was made of, beside it
 SHARED = "shared"  # the folder, beside a translator, of the part that all passages have
 
 
@@ -143,7 +144,7 @@ def translator(run: Run, model: Job, base_weight: Job, pairs: list[Pairs], spare
     }
     label = f"{run.model.model_name}_{name}_{layout.digest(made_of)}"
     folder = layout.TRANSLATOR.format(translator=label)
-    outputs = {"translator": "translator.safetensors", "about": "translator.json", "losses": "losses.tsv"}
+    outputs = {"translator": "translator.safetensors", "about": ABOUT, "losses": "losses.tsv"}
     if kind.shared:
         outputs |= {"shared_config": f"{SHARED}/{CONFIG}", "shared_tensors": f"{SHARED}/{TENSORS}"}
     return Job(

@@ -134,14 +134,21 @@ def _with_other_types(run: ShownRun) -> ShownRun:
 
 def _describe(run: ShownRun) -> dict[str, Any]:
     about: dict[str, Any] = {"label": run.title, "folder": run.folder, "config": [], "versions": {}, "git": None}
-    about |= {"coverage": None, "translated": False}
+    about |= {"coverage": None, "translated": False, "learnt_from": 0}
     if Path(run.about).is_file():
         found = read_json(run.about)
         about |= {"config": found["config"], "versions": found["versions"], "git": found["git"]}
         about["translated"] = "translator" in found
+        about["learnt_from"] = _learnt_from(found)
         if not about["translated"]:  # which is trained on no pairs
             about["coverage"] = coverage(found)
     return about
+
+
+def _learnt_from(found: dict[str, Any]) -> int:
+    """How many passages of a run (`found`: its run.json) its translator has learnt from, as far as that is known."""
+    of_types = {kind: about.get("translator", {}).get("learnt_from", {}) for kind, about in types_of(found).items()}
+    return sum(known.get(kind, {"passages": 0})["passages"] for kind, known in of_types.items())
 
 
 def _beyond_training(asked: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The index: one table over the adapters of a run, whichever calls made them, and run.json beside it."""
 
 import json
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,15 @@ import pyarrow as pa
 
 from ..core.errors import LoraryError, damaged
 from ..core.files import read_json, sha256, write_settled, written_whole
+from ..data import rows
 from ..plan import layout
+from ..plan.translate import ABOUT
 from . import records
 
+log = logging.getLogger(__name__)
+
 COLUMNS = ["type", "did", "pid", "question", *records.COLUMNS[2:-1]]  # not each step's loss
+NAMED = 3  # passages, of those that a translator has learnt from
 
 
 def index_adapters(
@@ -33,7 +39,8 @@ def index_adapters(
     Raises LoraryError.
     """
     if translator := types[0].get("translator"):  # all have the same
-        about = {**about, "translator": {"path": translator, "sha256": sha256(Path(translator))}}
+        named = {"path": translator, "sha256": sha256(Path(translator))}
+        about = {**about, "translator": {**named, **_learnt_from(translator, types)}}
     for kind in types:
         read = (records.read_record(record, records.COLUMNS[:-1]) for record in kind["records"])
         lines = pd.concat(read).assign(type=kind["type"])
@@ -58,6 +65,38 @@ def index_adapters(
         _write({**about, "other_types": others} if others else about, run)
 
     write_settled(look, write)
+
+
+def _learnt_from(translator: str, types: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each type how many of its passages (`of`) are among those that the translator has learnt from, and the first:
+    nothing that is measured on these is knowledge of new ones. Empty where that is not known. Raises LoraryError."""
+    beside = Path(translator).with_name(ABOUT)
+    learnt = read_json(beside).get("passages_sha256") if beside.is_file() else None
+    if learnt is None:
+        log.info(
+            "whether %s has learnt from passages of this run is not known: it, or what it read, is of before that was noted",
+            translator,
+        )
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    among = set(learnt)
+    for kind in types:
+        passages = rows.read(kind["table"], 0, None, ["did", "pid", "passage"])
+        places = [
+            layout.passage_name(kind["type"], row["did"], row["pid"])
+            for row in passages
+            if rows.text_sha256(row["passage"]) in among
+        ]
+        found[kind["type"]] = {"passages": len(places), "of": len(passages), "first": places[:NAMED]}
+    if number := sum(each["passages"] for each in found.values()):
+        first = [place for each in found.values() for place in each["first"]][:NAMED]
+        log.warning(
+            "%d of the %d passages of this run are among the %d that its translator has learnt from (%s%s): what is"
+            " measured on these is not knowledge of new passages. Take them out of the files in projector_data_dir.",
+            number, sum(each["of"] for each in found.values()), len(learnt), ", ".join(first),
+            ", ..." if number > len(first) else "",
+        )  # fmt: skip
+    return {"learnt_from": found}
 
 
 def join(parts: list[Path], output: str) -> None:

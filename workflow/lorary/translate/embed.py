@@ -25,6 +25,7 @@ AT_ONCE = 16  # passages
 EPS = 1e-6
 LARGEST = 65504  # that float16 holds
 OF_FILE = ("did", "pid", "length")
+TEXTS = "texts"  # in the metadata: the sha256 of each passage's text
 
 Arrays = dict[str, np.ndarray]  # of a passage, by name; their rows are tokens
 
@@ -89,7 +90,7 @@ def embed(
     for name in list(read[0]):  # one after the other, so that all is held once, beside the bytes of the file
         content[name] = np.concatenate([arrays.pop(name) for arrays in read])
     with written_whole(output) as temporary:
-        temporary.write_bytes(save(content))
+        temporary.write_bytes(save(content, {TEXTS: " ".join(table.text_sha256(row["passage"]) for row in found)}))
 
 
 def _ids(row: dict[str, Any], tokenizer: Any, markup: Markup | None) -> list[int]:
@@ -170,6 +171,7 @@ class Embedded(NamedTuple):
     position: Position
     start: int  # its first row there
     stop: int
+    text: str = ""  # the sha256 of its text; empty in a file of before that was written
 
     def read(self) -> Arrays:
         """As it was written. Raises LoraryError."""
@@ -196,8 +198,11 @@ def embedded(path: str) -> Iterator[Embedded]:
     try:
         with safe_open(path, "np") as file:
             did, pid, length = (file.get_tensor(name).tolist() for name in OF_FILE)
+            said = file.metadata() or {}
+        texts = said[TEXTS].split() if TEXTS in said else [""] * len(did)
+        passages = list(zip(did, pid, length, texts, strict=True))
     except (OSError, ValueError, SafetensorError) as error:
         raise damaged(path, error) from None
     start = 0
-    for *position, tokens in zip(did, pid, length, strict=True):
-        yield Embedded(path, (position[0], position[1]), start, start := start + tokens)
+    for did, pid, tokens, text in passages:
+        yield Embedded(path, (did, pid), start, start := start + tokens, text)

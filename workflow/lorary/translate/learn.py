@@ -75,7 +75,7 @@ def train_translator(
             log.info("%s on %s: %d passages, %d parameters", model, name, len(learnt), learner.parameters())
             with limited_memory(device.type):
                 _learn(learner, learnt, params, kept, {"device": name}, began)
-    _write(outputs, kept, model, base_weight)
+    _write(outputs, kept, model, base_weight, learnt)
 
 
 def _key(model: str, base_weight: str, pairs: list[Pair], params: dict[str, Any], spared: Spared | None) -> str:
@@ -141,7 +141,7 @@ def _learn(
     log.info("%d steps in %.0f s", total, seconds)
 
 
-def _write(outputs: dict[str, str], kept: Kept, model: str, base_weight: str) -> None:
+def _write(outputs: dict[str, str], kept: Kept, model: str, base_weight: str, pairs: list[Pair]) -> None:
     """The outputs, of what is kept."""
     about = kept.finished()
     assert about is not None
@@ -159,5 +159,7 @@ def _write(outputs: dict[str, str], kept: Kept, model: str, base_weight: str) ->
         folder, config = Path(outputs["shared_config"]).parent, files.trained_config(base_weight, model)
         files.write_adapter(folder, config, files.tensors_bytes(shared))
         about["shared"] = digest_task_adapter(str(folder))
+    if all(pair.states.text for pair in pairs):
+        about["passages_sha256"] = [pair.states.text for pair in pairs]  # by which a run knows its own among them
     with written_whole(outputs["about"]) as temporary:
         temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
