@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -517,6 +518,28 @@ def tmp_path_with(ground, folder):
     for kind in STATES.values():
         shutil.copy(ground / f"{kind}.safetensors", folder)
     return folder
+
+
+@pytest.mark.parametrize("what", ["words", "did", "length", "texts"])
+def test_states_that_are_not_what_was_written_are_not_used(made, ground, tmp_path, what):
+    folder, outputs = tmp_path_with(ground, tmp_path), train(made, ground, tmp_path / "whole", "memory")
+    path = folder / "tokens.safetensors"
+    with safe_open(path, "pt") as file:
+        content, said = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    if what == "texts":
+        said["texts"] = said["texts"].replace("a", "b")
+    elif what == "length":
+        content["length"] += torch.tensor([0, -1, 1])
+    else:
+        content[what][[1, 2]] = content[what][[2, 1]]
+    save_file(content, path, said)
+    told = r"tokens\.safetensors is damaged \(what it has of data_\d/passage_0 is not what was written.* Delete it"
+    with pytest.raises(LoraryError, match=told):
+        train(made, folder, tmp_path / "new", "memory")
+    with pytest.raises(LoraryError, match=told):
+        translated(made, folder, tmp_path, "memory", outputs)
+    save_file(content, path)  # of before there were seals
+    translated(made, folder, tmp_path, "memory", outputs)
 
 
 def translated(made, ground, folder, kind, outputs, control=None, precision="float32"):

@@ -74,7 +74,8 @@ def _learnt_from(translator: str, types: list[dict[str, Any]]) -> dict[str, Any]
     learnt = read_json(beside).get("passages_sha256") if beside.is_file() else None
     if learnt is None:
         log.info(
-            "whether %s has learnt from passages of this run is not known: it, or what it read, is of before that was noted",
+            "whether %s has learnt from passages of this run is not known: it, or what it read, was made before it was"
+            " noted",
             translator,
         )
         return {}

@@ -25,7 +25,8 @@ AT_ONCE = 16  # passages
 EPS = 1e-6
 LARGEST = 65504  # that float16 holds
 OF_FILE = ("did", "pid", "length")
-TEXTS = "texts"  # in the metadata: the sha256 of each passage's text
+# In the metadata, of each passage: the sha256 of its text, and that of all there is of it
+TEXTS, SEALS = "texts", "seals"
 
 Arrays = dict[str, np.ndarray]  # of a passage, by name; their rows are tokens
 
@@ -84,13 +85,15 @@ def embed(
                 for _, fault in divided(ids[start : start + AT_ONCE], attempt):
                     if fault:
                         raise LoraryError(f"{layout.place(*positions[len(read)])}: {fault.reason}")
+    texts = [table.text_sha256(row["passage"]) for row in found]
+    metadata = {TEXTS: " ".join(texts), SEALS: " ".join(map(_seal, positions, texts, map(_sha256, read)))}
     did, pid = zip(*positions, strict=True)
     of_file = dict(zip(OF_FILE, (did, pid, [len(arrays["states"]) for arrays in read]), strict=True))
     content = {name: np.array(values, dtype=np.int64) for name, values in of_file.items()}
     for name in list(read[0]):  # one after the other, so that all is held once, beside the bytes of the file
         content[name] = np.concatenate([arrays.pop(name) for arrays in read])
     with written_whole(output) as temporary:
-        temporary.write_bytes(save(content, {TEXTS: " ".join(table.text_sha256(row["passage"]) for row in found)}))
+        temporary.write_bytes(save(content, metadata))
 
 
 def _ids(row: dict[str, Any], tokenizer: Any, markup: Markup | None) -> list[int]:
@@ -171,7 +174,8 @@ class Embedded(NamedTuple):
     position: Position
     start: int  # its first row there
     stop: int
-    text: str = ""  # the sha256 of its text; empty in a file of before that was written
+    text: str = ""  # the sha256 of its text
+    seal: str = ""  # by which it is known to be what was written; both are empty in a file of before they were
 
     def read(self) -> Arrays:
         """As it was written. Raises LoraryError."""
@@ -187,10 +191,24 @@ class Embedded(NamedTuple):
         return list(self.read()["states"].shape[1:])
 
     def sha256(self) -> str:
-        content = hashlib.sha256()
-        for name, each in sorted(self.read().items()):
-            content.update(name.encode() + each.tobytes())
-        return content.hexdigest()
+        """Of all there is. Raises LoraryError where that is not what was written."""
+        content = _sha256(self.read())
+        if self.seal and self.seal != _seal(self.position, self.text, content):
+            place = layout.place(*self.position)
+            raise damaged(self.path, ValueError(f"what it has of {place} is not what was written: its sha256 differs"))
+        return content
+
+
+def _sha256(arrays: Arrays) -> str:
+    content = hashlib.sha256()
+    for name, each in sorted(arrays.items()):
+        content.update(name.encode() + each.tobytes())
+    return content.hexdigest()
+
+
+def _seal(position: Position, text: str, content: str) -> str:
+    """sha256 of all that a file says of a passage. `text`, `content`: the sha256 of these."""
+    return hashlib.sha256(f"{layout.place(*position)} {text} {content}".encode()).hexdigest()
 
 
 def embedded(path: str) -> Iterator[Embedded]:
@@ -199,10 +217,10 @@ def embedded(path: str) -> Iterator[Embedded]:
         with safe_open(path, "np") as file:
             did, pid, length = (file.get_tensor(name).tolist() for name in OF_FILE)
             said = file.metadata() or {}
-        texts = said[TEXTS].split() if TEXTS in said else [""] * len(did)
-        passages = list(zip(did, pid, length, texts, strict=True))
+        texts, seals = (said[key].split() if key in said else [""] * len(did) for key in (TEXTS, SEALS))
+        passages = list(zip(did, pid, length, texts, seals, strict=True))
     except (OSError, ValueError, SafetensorError) as error:
         raise damaged(path, error) from None
     start = 0
-    for did, pid, tokens, text in passages:
-        yield Embedded(path, (did, pid), start, start := start + tokens, text)
+    for did, pid, tokens, text, seal in passages:
+        yield Embedded(path, (did, pid), start, start := start + tokens, text, seal)
