@@ -339,6 +339,17 @@ def test_in_all_epochs_a_passage_sees_so_many_general_questions(made, ground):
     assert len({*seen[0], *seen[2], *seen[4]}) == 4
     learner.done = 0
     assert len({tuple(learner._kept(pair)[0].ids) for pair in pairs}) > 1
+def test_where_passages_cannot_go_together_the_translators_own_key_is_named(made, ground):
+    """As where tokens are routed to experts, by code of transformers."""
+    config, base = files.read_adapter(str(made / "llama-base"))
+    model = AutoModelForCausalLM.from_pretrained(made / "llama").requires_grad_(False)
+    mlp = model.model.layers[1].mlp
+    mlp.forward = lambda x, plain=mlp.forward: plain(x.flatten(0, 1)[1:])[0].expand_as(x)
+    pairs = read_pairs(pairs_of(made, ground, "reference"), -1)
+    learner = Learner(model, base, config["lora_alpha"] / config["r"], pairs, of_kind("reference"))
+    with pytest.raises(LoraryError, match=r"as experts do: whose they are cannot be told\. translator_batch: 1 trains"):
+        learner.step(2 * pairs[:1])
+    assert learner.step(pairs[:1])["loss"] > 0
 
 
 def next_tokens(logits, ids):

@@ -33,6 +33,7 @@ class Batch:
     """What goes through a model, as all LoRA layers on it see it."""
 
     ids: tuple[int, ...] | None = None  # (B, T), their shape; None: of a model that is written out here
+    key: str = "adapters_per_step"  # of the config: how many passages take a step together
     ran: list["LoraLinear"] = field(default_factory=list)  # a layer each time that its gradient was written
 
 
@@ -63,7 +64,7 @@ class LoraLinear(nn.Module):
         if len(x) != B and (x.ndim != 2 or len(x) != B * T):
             raise LoraryError(
                 f"{self.name}: this layer gets {' x '.join(map(str, x.shape))} of {B} sequences of {T} tokens, as"
-                " experts do: whose they are cannot be told. adapters_per_step: 1 trains one passage at a time."
+                f" experts do: whose they are cannot be told. {self.batch.key}: 1 trains one passage at a time."
             )
 
 

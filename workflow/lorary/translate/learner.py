@@ -57,6 +57,7 @@ class Learner:
             self.network.spare(directions)
         shares = self.network.shared() is not None
         self.stack = Stack(model, twice(base_weight) if shares else base_weight, scale)
+        self.stack.batch.key = "translator_batch"
         decoder.prepare(model)
         self.device = self.stack.device
         self.network.to(self.device, self.stack.start.dtype)
