@@ -48,7 +48,7 @@ def test_the_adapters_of_a_run_with_a_translator_are_translated_into_the_same_tr
     assert batch.inputs["translator"] == translator.outputs["translator"]
     plan = whole.Plan(made, answer.make(made))
     assert plan.records == [batch.outputs["record"]]
-    assert plan.wanted() == []
+    assert plan.wanted() == [{"store": "results/store", "record": batch.outputs["record"]}]
     assert plan.prompts == sorted(translator.inputs["prompts"])
     (index,) = made.indexes.values()
     assert [kind["translator"] for kind in index.params["types"]] == [translator.outputs["translator"]]

@@ -34,6 +34,23 @@ def test_nothing_goes_without_a_yes(made, tmp_path, monkeypatch, answer, kept):
     assert (store.get(KEY) is not None) == kept
 
 
+def test_of_adapters_that_were_translated_those_in_their_record_stay(tmp_path):
+    """Whose run may have nothing that is trained."""
+    store, record = Store(str(tmp_path / "store")), tmp_path / "0-0.01234567.tsv"
+    other = KEY.replace("b", "c")
+    for key in (KEY, other):
+        store.put(key, b"{}", b"tensors", {})
+        os.utime(store.entry(key), (0, 0))
+    pd.DataFrame([{**dict.fromkeys(COLUMNS, 0), "digest": KEY}]).to_csv(record, sep="\t", index=False)
+    batches = [Wanted(str(store.directory), record=str(path)) for path in (record, tmp_path / "of no call yet.tsv")]
+    prune(batches, ask=False)
+    assert store.get(KEY) is not None
+    assert store.get(other) is None
+    record.unlink()
+    prune(batches, ask=False)
+    assert store.get(KEY) is None
+
+
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
     """A store with an old entry, and the folder of a run of somebody's whose output is a copy of it."""

@@ -195,9 +195,9 @@ class Plan:
         ]
 
     def wanted(self) -> list[dict[str, Any]]:
-        """For prune: the batches of passages that are trained, by what decides their digests. What is translated can be
-        had again in no time."""
-        return [
+        """For prune: the batches of passages that are trained, by what decides their digests; and of those that are
+        translated the records, which have them: what decides them is not known before they are made."""
+        trained = [
             {
                 **{key: batch.inputs[key] for key in ("model", "prompts")},
                 **{key: batch.params[key] for key in ("settings", "store")},
@@ -208,6 +208,8 @@ class Plan:
             for kind in self.encoding.trained
             for batch in kind.batches
         ]
+        translated = [batch for kind in self.encoding.translated for batch in kind.batches]
+        return trained + [{"store": batch.params["store"], "record": batch.outputs["record"]} for batch in translated]
 
     def batches(self) -> list[dict[str, str]]:
         """For verify and rewrite_configs: records, each with what the configs of its adapters follow from, and its

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.errors import LoraryError
@@ -23,15 +23,17 @@ RECENT = 3 * 86400  # seconds
 
 @dataclass(frozen=True)
 class Wanted:
-    """A batch of passages of a run, by what decides its digests."""
+    """A batch of passages of a run, by what decides the digests of its adapters; or, where a translator made these, by
+    their record, which has them."""
 
     store: str
-    model: str
-    base_weight: str
-    prompts: str
-    settings: dict
-    adapters: list[str]  # their directories
+    model: str = ""
+    base_weight: str = ""
+    prompts: str = ""
+    settings: dict = field(default_factory=dict)
+    adapters: list[str] = field(default_factory=list)  # their directories
     kept: str | None = None
+    record: str | None = None
 
 
 def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
@@ -45,6 +47,9 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     stores: dict[str, set[str]] = {}
     keys: dict[str | None, str] = {}  # of files of what adapters spare
     for batch in wanted:
+        if batch.record:
+            stores.setdefault(batch.store, set()).update(_recorded(batch.record))
+            continue
         positions = set(map(position_of, batch.adapters))
         if batch.kept and batch.kept not in keys:
             keys[batch.kept] = read_kept(batch.kept).key
@@ -82,6 +87,11 @@ def prune(wanted: list[Wanted], ask: bool = sys.stdin.isatty()) -> None:
     for path in doomed:
         remove(path)
     log.info("removed %d, %s", len(doomed), size)
+
+
+def _recorded(record: str) -> list[str]:
+    """The digests of the adapters that a record is of; none where it is not there yet. Raises LoraryError."""
+    return read_record(record, ["digest"])["digest"].tolist() if Path(record).is_file() else []
 
 
 def _copied(store: Store) -> set[str] | None:
