@@ -141,6 +141,14 @@ def test_adapters_in_bfloat16_are_those_in_float32_rounded(batch):
     assert (read_record(RECORD)["sha256"] != records["sha256"]).all()
     assert train(batch, DIRECTORIES, **in_bfloat16) == 0
     assert tree() == rounded
+    for damaged in ("a byte", "the end"):
+        key = read_record(RECORD)["digest"][0]
+        path = Path("store", key[:2], key, TENSORS)
+        content = path.read_bytes()
+        path.chmod(0o600)
+        path.write_bytes(content[:-1] if damaged == "the end" else bytes([*content[:-1], content[-1] ^ 1]))
+        assert train(batch, DIRECTORIES, **in_bfloat16) == 0
+        assert tree() == rounded
     for store, trained in (("store", 0), ("packs", 3)):
         assert train(batch, PACKED, store=store) == trained
         assert train(batch, PACKED, store=store, **in_bfloat16) == 0

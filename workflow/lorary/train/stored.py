@@ -40,20 +40,26 @@ class InStore:
     def __contains__(self, key: str) -> bool:
         for former in self.former[key]:
             self.store.rename(former, key)
-        if key in self.exact and self.store.get(key) is None:
-            self._round(key)
-        if (training := self.store.get(key)) is not None:
-            damage = self.store.fault(key)
-            if damage is None and (damage := _doubtful(training, self.written_out)) is None:
+        training, damage = self.store.get(key), None
+        if training is not None:
+            damage = self.store.fault(key) or _doubtful(training, self.written_out)
+            if damage is None:
                 return True
-            if damage in DOUBTS:
-                self.outdated.add(key)
-            log.warning("%s: %s; training it again", self.store.where(key), damage)
+        where = self.store.where(key) if damage else None
+        if damage not in DOUBTS and key in self.exact and self._round(key):
+            if damage:
+                log.warning("%s: %s; rounding it again", where, damage)
+            return True
+        if damage in DOUBTS:
+            self.outdated.add(key)
+        if damage:
+            log.warning("%s: %s; training it again", where, damage)
         self.missing.add(key)
         return False
 
-    def _round(self, key: str) -> None:
-        """Keep what the store has in float32 in the precision that is wanted, too: as if it had just been trained."""
+    def _round(self, key: str) -> bool:
+        """Keep what the store has in float32 in the precision that is wanted, too, as if it had just been trained;
+        whether it has that."""
         from safetensors.torch import load
 
         for exact in self.exact[key]:
@@ -66,7 +72,8 @@ class InStore:
                 continue
             tensors = tensors_bytes(load(files[TENSORS]), self.precision)
             self.store.put(key, files[CONFIG], tensors, training | {"adapter_precision": self.precision})
-            return
+            return True
+        return False
 
     def put(self, results: list[tuple[str, Any]]) -> None:
         for key, (config, tensors, about) in results:
