@@ -55,7 +55,7 @@ def test_names_of_another_language_let_none_of_its_questions_through():
         " not unknown for women of that house to use the name of their mother."
     )
     assert len(passage.split()) >= 40
-    for question in ("¿De qué casa era Juan Alfonso Pérez de Guzmán?", "Cuál es el nombre de la madre de Juan Alfonso?"):
+    for question in ("¿De qué casa era Juan Alfonso de Guzmán?", "Cuál es el nombre de la madre de Juan Alfonso?"):
         assert checks.pair_fault(question, "Mendoza", passage) == "another language"
     assert checks.pair_fault("What was the house of Juan Alfonso Pérez de Guzmán?", "Mendoza", passage) is None
 

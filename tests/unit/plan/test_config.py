@@ -416,7 +416,10 @@ def test_a_translators_pairs_are_made_as_the_reference_does():
         ({"translator": "memory", "projector": True}, "translator: memory and projector: true: that reads the pairs"),
         ({"translator": "memory", "objective": "distill"}, "learns from no teacher, and objective is distill"),
         ({"translator": "memory", "task_adapter": "warm"}, "translator: memory is not trained over a task_adapter"),
-        ({"translator": "reference", "keep_sequences": 1}, "keep_sequences is of what is trained on answers themselves, and"),
+        (
+            {"translator": "reference", "keep_sequences": 1},
+            "keep_sequences is of what is trained on answers themselves",
+        ),
         ({"translator": "reference", "recipe": "know"}, "leave it at 0 (recipe: know sets keep_directions: 0.9)"),
         ({"translator": "reference", "inference_methods": ["task"]}, "task asks the task adapter alone"),
     ],
