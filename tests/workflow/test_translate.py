@@ -14,9 +14,11 @@ def test_translators_are_trained_and_make_adapters_that_answer_and_nothing_is_ma
     """The pairs are those of the run's own passages, whose adapters the store has."""
     folder, before = finished.folder, finished.adapters()
     how = {"projector_data_dir": "data", "sample": -1, "passages_per_job": 6}
-    memory = {"translator": "memory", "inference_methods": ["prag"]}
+    (folder / "keep.json").write_text(json.dumps(["What is the capital of France?", "Who wrote Hamlet?"]))
+    spares = {"keep_directions": 0.5, "keep_sequences": 2, "keep_questions": "keep.json"}
+    memory = {"translator": "memory", "inference_methods": ["prag"], **spares}
     reference = {"translator": "reference", "translator_pairs": 5, "translator_learning_rate": 0.01}
-    run = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct_translator=memory/aug_model=aug"
+    run = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct_keep_directions=0.5_keep_sequences=2_translator=memory/aug_model=aug"
     wanted = ["adapters", f"results/adapters/{run}/run.json", f"results/predictions/{run}/prag/total/predict.json"]
     output = finished.snakemake(*wanted, runs=[memory, reference], **how).stdout
     assert "18 of 18 adapters are in place: 0 trained, 12 translated and 6 linked from the store" in output
