@@ -91,13 +91,13 @@ def test_chain_of_thought_is_scored_by_its_conclusion(tmp_path):
 
 def test_the_table_has_a_line_for_each_folder_with_intervals(tmp_path):
     folders = [
-        write(tmp_path / "a/prag/total", ANSWERS, learning_rate=0.1),
+        write(tmp_path / "a/prag/total", ANSWERS, learning_rate=1e-5),
         write(tmp_path / "b/icl/bridge", ANSWERS[:2], inference_method="icl", data_type="bridge", objective="answers"),
     ]
     table_of(folders, tmp_path / "scores.tsv")
     table = pd.read_csv(tmp_path / "scores.tsv", sep="\t")
     assert table[["method", "type", "questions", "learning_rate"]].to_numpy().tolist() == [
-        ["prag", "total", 3, 0.1],
+        ["prag", "total", 3, 1e-5],
         ["icl", "bridge", 2, 0.0015],
     ]
     assert table[["objective", "contexts"]].to_numpy().tolist() == [["reference", "both"], ["answers", "none"]]

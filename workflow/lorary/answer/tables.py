@@ -57,10 +57,11 @@ def scores_table(predictions: list[str], runs: list[dict[str, Any]], output: str
         line = {"type": settings["data_type"], "method": settings["inference_method"], "questions": len(rows)}
         values = np.array([[float(row[measure]) for measure in MEASURES] for row in rows])
         for measure, mean, low, high in zip(MEASURES, values.mean(axis=0), *bootstrap(values), strict=True):
-            line |= {measure: mean, f"{measure}_low": low, f"{measure}_high": high}
+            figures = {measure: mean, f"{measure}_low": low, f"{measure}_high": high}
+            line |= {name: f"{figure:.4f}" for name, figure in figures.items()}
         shown = {key: settings[key] for key in SETTINGS} | _trained_for(settings)
         lines.append({**shown, **line, "path": layout.folder_of(predicted)})
-    pd.DataFrame(lines).to_csv(output, sep="\t", index=False, float_format="%.4f")
+    pd.DataFrame(lines, dtype=object).to_csv(output, sep="\t", index=False)  # settings as they are: 1e-05, 3
 
 
 def _trained_for(settings: dict[str, Any]) -> dict[str, Any]:
