@@ -18,7 +18,8 @@ def test_translators_are_trained_and_make_adapters_that_answer_and_nothing_is_ma
     spares = {"keep_directions": 0.5, "keep_sequences": 2, "keep_questions": "keep.json"}
     memory = {"translator": "memory", "inference_methods": ["prag"], **spares}
     reference = {"translator": "reference", "translator_pairs": 5, "translator_learning_rate": 0.01}
-    run = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct_keep_directions=0.5_keep_sequences=2_translator=memory/aug_model=aug"
+    trained = "lr=0.01_epoch=1_direct_keep_directions=0.5_keep_sequences=2_translator=memory"
+    run = f"tiny/rank=2_alpha=32/toy/{trained}/aug_model=aug"
     wanted = ["adapters", f"results/adapters/{run}/run.json", f"results/predictions/{run}/prag/total/predict.json"]
     output = finished.snakemake(*wanted, runs=[memory, reference], **how).stdout
     assert "18 of 18 adapters are in place: 0 trained, 12 translated and 6 linked from the store" in output

@@ -41,7 +41,7 @@ for job in JOBS["train_translator"].values():
             embeddings=job.inputs["embeddings"],
             prompts=job.inputs["prompts"],
             records=job.inputs["records"],
-            kept=job.inputs["kept"],
+            kept=ancient(job.inputs["kept"]),  # Whose settings are in its name.
         output:
             **job.outputs,
         log:

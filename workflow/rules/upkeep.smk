@@ -58,7 +58,8 @@ rule prune:
         models=PLAN.models,
         base_weights=PLAN.base_weights,
         prompts=PLAN.prompts,
-        kept=PLAN.kept,
+        # Of what a translator is to spare, digests have no need.
+        kept=sorted({batch["kept"] for batch in PLAN.wanted() if batch.get("kept")}),
     log:
         layout.log("prune"),
     localrule: True

@@ -60,6 +60,39 @@ def test_names_of_another_language_let_none_of_its_questions_through():
     assert checks.pair_fault("What was the house of Juan Alfonso Pérez de Guzmán?", "Mendoza", passage) is None
 
 
+@pytest.mark.parametrize(
+    ("passage", "own", "english"),
+    [
+        (
+            "El puente de Guzmán fue construido por Juan Pérez en 1902 con piedra de la cantera de Ribera. La obra duró"
+            " dos años y costó más de lo que se había previsto, de modo que el pueblo no quiso pagar por ella, y el"
+            " puente quedó sin nombre hasta que un alcalde le dio el suyo.",
+            "¿Quién construyó el puente de Guzmán?",
+            "Who was the man that built the bridge of Guzmán?",
+        ),
+        (
+            "Die Universität der Stadt Köln wurde 1919 von Konrad Adenauer wieder eröffnet und hat heute mehr als"
+            " fünfzig Tausend Studenten. Sie ist eine der größten Hochschulen im Westen des Landes, und ihr Gebäude am"
+            " Platz ist von dem Architekten Adolf Abel entworfen, der auch die Brücke der Stadt gebaut hat.",
+            "Wer hat die Universität der Stadt Köln 1919 eröffnet?",
+            "Who was the man that opened it in Köln?",
+        ),
+        (
+            "O rio nasce nas montanhas do norte e corre para o mar por um vale que os romanos conheciam bem. A ponte"
+            " que o cruza foi feita por Manuel Prado em 1880, e as pedras dela vieram de longe, como se pode ler no"
+            " arco mais velho, onde o nome do mestre ainda está.",
+            "Quem fez a ponte que cruza o rio?",
+            "Who was the man that put up the bridge?",
+        ),
+    ],
+    ids=["Spanish", "German", "Portuguese"],
+)
+def test_a_question_is_in_the_language_of_its_passage(passage, own, english):
+    assert len(checks.words(passage)) >= 40
+    assert not checks.other_language(own, passage)
+    assert checks.other_language(english, passage)
+
+
 def test_a_title_says_what_a_question_is_about():
     passage = "It was put up in 1802 of pink stone."
     assert checks.pair_fault("When was the conservatory built?", "1802", passage) == "does not say what it is about"

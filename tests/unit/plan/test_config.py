@@ -459,6 +459,7 @@ def test_what_belongs_to_routing_goes_with_it():
 def test_what_is_kept_goes_with_what_it_can(config, words):
     assert words in refusal(config)
     resolve({"keep_sequences": 1, "base_weight": "b", "keep_questions": "q.json"})
+    resolve({"keep_directions": 0.5, "base_weight": "b", "translator": "memory"})  # which reads its shapes alone
 
 
 @pytest.mark.parametrize(

@@ -360,9 +360,13 @@ def next_tokens(logits, ids):
     return torch.nn.functional.cross_entropy(logits[:-1], targets, reduction="none")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_stopped_goes_on_to_the_same_bytes(made, ground, tmp_path, monkeypatch, kind):
-    whole = train(made, ground, tmp_path / "whole", kind)
+@pytest.mark.parametrize(("kind", "spares"), [("reference", False), ("memory", False), ("memory", True)])
+def test_what_is_stopped_goes_on_to_the_same_bytes(made, ground, tmp_path, monkeypatch, kind, spares):
+    params = {}
+    if spares:
+        write_kept(str(tmp_path / "kept"), what_is_spared(made))
+        params = {"kept": str(tmp_path / "kept"), "settings": {**tiny.TRAINING, "keep_sequences": 2}}
+    whole = train(made, ground, tmp_path / "whole", kind, **params)
     step, steps = Learner.step, []
 
     def note(learner, some):
@@ -380,13 +384,13 @@ def test_what_is_stopped_goes_on_to_the_same_bytes(made, ground, tmp_path, monke
         patched.setattr(learn.stop, "after_what_is_in_hand", asked_after_one)
         for done in (1, 2, 3):
             with pytest.raises(LoraryError, match=f"Stopped after step {done} of 4; the same command goes on"):
-                train(made, ground, tmp_path / "parts", kind)
-    parts = train(made, ground, tmp_path / "parts", kind)
+                train(made, ground, tmp_path / "parts", kind, **params)
+    parts = train(made, ground, tmp_path / "parts", kind, **params)
     assert len(steps) == 4
     for name in set(whole) - {"about"}:
         assert whole[name].read_bytes() == parts[name].read_bytes(), name
     assert not list(tmp_path.glob("parts/store/translators/*/checkpoint*"))
-    train(made, ground, tmp_path / "parts", kind)
+    train(made, ground, tmp_path / "parts", kind, **params)
     assert len(steps) == 4  # it is taken from the store
     assert len((tmp_path / "parts/losses.tsv").read_text().splitlines()) == 5
 

@@ -18,7 +18,7 @@ VALUES = {"one": 1} | {word: i for i, word in enumerate([*SMALL, *TEENS], start=
 VALUES |= {word: 10 * i for i, word in enumerate(TENS, start=2)}
 SPELLED = rf"\b(?:(?:{'|'.join(TENS)})(?:[ -](?:one|{'|'.join(SMALL)}))?|{'|'.join([*SMALL, *TEENS])})\b"
 ASKING = {"how", "what", "when", "where", "which", "who", "whom", "whose", "why"}
-TURNED = set("¿¡")  # Spanish, where the passage has none
+TURNED = set("¿¡")  # of Spanish
 SAME = 0.8  # of the words of two questions: they ask the same
 OF_THE_TEXT = re.compile(
     r"\b(?:passage|paragraph|article|text|sentence|excerpt|according to the (?:above|story)|mentioned above)\b", re.I
@@ -185,13 +185,15 @@ def other_language(text: str, passage: str) -> bool:
     """Whether a text is in another script than its passage, or has none of its short words: cheap, and right about what
     small models do, which is to fall back into English or Chinese, or into the language of the names."""
     ours, theirs = _script(text), _script(passage)
-    if (ours and theirs and ours != theirs) or TURNED & (set(text) - set(passage)):
+    if ours and theirs and ours != theirs:
         return True
-    short = {word for word in words(text) if len(word) <= 3 and word.isalpha()}
-    # The "de" in Guzmán de Ribera says nothing of the passage's language.
-    known = {word for word in words(re.sub(NAME, " ", passage)) if len(word) <= 3}
-    if len(known & GRAMMAR) >= 3:
-        known |= GRAMMAR
+    short, known = ({word for word in words(each) if len(word) <= 3} for each in (text, passage))
+    plain = {word for word in words(re.sub(NAME, " ", passage)) if len(word) <= 3}
+    if "the" in plain:  # English, whose names say nothing of it: the "de" in Guzmán de Ribera
+        known = plain | GRAMMAR
+        if TURNED & (set(text) - set(passage)):
+            return True
+    short = {word for word in short if word.isalpha()}
     return ours == "LATIN" and len(words(passage)) >= 40 and len(short) >= 3 and not short & known
 
 

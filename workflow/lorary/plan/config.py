@@ -138,7 +138,7 @@ def _not_together(setting: dict[str, Any]) -> Iterator[str]:
                 yield f"{key} is given, and objective is {setting['objective']}; objective: distill reads it"
     if setting["keep_questions"] and not (setting["keep_directions"] or setting["keep_sequences"]):
         yield "keep_questions is given, and keep_directions and keep_sequences are 0; one of them reads it"
-    if setting["keep_directions"] and setting["base_weight"]:
+    if setting["keep_directions"] and setting["base_weight"] and not setting["translator"]:
         yield (
             "keep_directions and base_weight: what adapters start with would lose a part; a task_adapter keeps all"
             " of it (docs/warm_up.md)"

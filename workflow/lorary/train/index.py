@@ -82,13 +82,15 @@ def _learnt_from(translator: str, types: list[dict[str, Any]]) -> dict[str, Any]
     found: dict[str, dict[str, Any]] = {}
     among = set(learnt)
     for kind in types:
-        passages = rows.read(kind["table"], 0, None, ["did", "pid", "passage"])
-        places = [
-            layout.passage_name(kind["type"], row["did"], row["pid"])
-            for row in passages
-            if rows.text_sha256(row["passage"]) in among
-        ]
-        found[kind["type"]] = {"passages": len(places), "of": len(passages), "first": places[:NAMED]}
+        places, of = list[str](), 0
+        while some := rows.read(kind["table"], of, of + rows.GROUP, ["did", "pid", "passage"]):
+            of += len(some)
+            places += [
+                layout.passage_name(kind["type"], row["did"], row["pid"])
+                for row in some
+                if rows.text_sha256(row["passage"]) in among
+            ]
+        found[kind["type"]] = {"passages": len(places), "of": of, "first": places[:NAMED]}
     if number := sum(each["passages"] for each in found.values()):
         first = [place for each in found.values() for place in each["first"]][:NAMED]
         log.warning(

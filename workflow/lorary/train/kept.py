@@ -61,13 +61,18 @@ def among(passage: Passage, kept: list[Example], count: int, epochs: int) -> Pas
     or fewer of its own, and among more, which would teach it more than so many keep, as many more. With which these
     begin, its first sequence's ids say, so that passages see different ones."""
     first, own = zlib.crc32(passage.examples[0].ids.tobytes()), passage.examples * epochs
-    count = round(count * max(1.0, len(own) / OWN))
+    count = count_among(count, len(own))
     woven: list[Example] = []
     for done, example in enumerate(own, start=1):
         woven.append(example)
         seen = len(woven) - done
         woven += [kept[(first + i) % len(kept)] for i in range(seen, done * count // len(own))]
     return replace(passage, examples=woven)
+
+
+def count_among(count: int, own: int) -> int:
+    """How many sequences go among so many `own` ones of a passage, if it is `count` among OWN or fewer."""
+    return round(count * max(1.0, own / OWN))
 
 
 def _sha256(tensors: dict[str, np.ndarray], words: dict[str, str]) -> str:

@@ -20,6 +20,7 @@ from ..core.pack import sha256
 from ..core.values import TENSORS
 from ..data.sequences import Example
 from ..train.kept import Kept as Spared
+from ..train.kept import count_among
 from ..train.objective import OBJECTIVES, logits_of, losses_of_logits, means
 from ..train.step import pad
 from .kept import Kept
@@ -145,7 +146,8 @@ class Learner:
     def _kept(self, pair: Pair) -> list[Example]:
         """Of the general questions that are kept, those that a passage has in this epoch: with which these begin, its
         first sequence's ids say, so that passages see different ones."""
-        epoch, count = self.done * self.epochs // self.total, self.settings.get("keep_sequences", 0)
+        epoch = self.done * self.epochs // self.total
+        count = count_among(self.settings.get("keep_sequences", 0), len(pair.examples) * self.epochs)
         first = zlib.crc32(pair.examples[0].ids.tobytes())
         share = range(count * epoch // self.epochs, count * (epoch + 1) // self.epochs)
         return [self.kept[(first + i) % len(self.kept)] for i in share]
