@@ -3,10 +3,13 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
+import tiny
 from lorary.core import errors
 from lorary.core.errors import LoraryError
 from lorary.core.job import job
@@ -73,3 +76,15 @@ def test_a_log_that_cannot_be_written_is_told(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "no/folder/log: No such file or directory" in said
     assert "Traceback" not in said
+
+
+def test_what_is_imported_is_not_looked_through_for_garbage_until_the_end(tmp_path):
+    """Neither again and again while it is imported, nor when the process ends, which takes seconds with peft."""
+    code = (
+        "import atexit, gc, sys; from lorary.core.job import job\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > len(sys.modules)))\n"  # the first one runs last
+        "with job(sys.argv[1], 'label'): print(gc.isenabled(), gc.get_threshold()[0] > 10_000)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tiny.ROOT / "workflow")}
+    process = [sys.executable, "-c", code, str(tmp_path / "log")]
+    assert subprocess.run(process, env=env, capture_output=True, text=True).stdout == "True True\nTrue\n"
