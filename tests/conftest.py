@@ -18,9 +18,12 @@ import pytest
 import tiny
 from lorary.adapters import files as adapter
 from lorary.base import fetch as model
+from lorary.core.job import look_for_garbage_seldom
 from lorary.data import prompts
 from lorary.data import rows as dataset
 from project import Project
+
+look_for_garbage_seldom()
 
 # What a shell starts in the background ignores Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
