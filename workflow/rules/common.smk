@@ -19,6 +19,7 @@ sys.path.insert(0, str(LIBRARY))
 from lorary.base.support import MODEL_VERSION
 from lorary.core import device, lock, stop
 from lorary.core.errors import LoraryError, explain
+from lorary.core.job import look_for_garbage_seldom
 from lorary.core.private import allowed_rules, lock_files
 from lorary.plan import layout, parts, recipes, whole
 from lorary.plan.config import check_files
@@ -28,6 +29,7 @@ from lorary.report import summary
 STARTED = time.time()
 
 stop.lead_jobs()
+look_for_garbage_seldom()
 
 try:
     part = None
