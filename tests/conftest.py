@@ -105,25 +105,35 @@ def project(tmp_path, tiny_llama):
     return made
 
 
-@pytest.fixture
-def copy_of(once, tmp_path):
-    """`copy_of(name, make)`: a copy of the project that `make(folder)` makes once, for a test to spoil; and what else
-    `make` returns."""
+@pytest.fixture(scope="session")
+def project_of(once):
+    """`project_of(name, make)`: the project that `make(folder)` makes once, and what else `make` returns."""
 
-    def copy_of(name, make):
+    def project_of(name, make):
         def made(folder):
             project, *rest = make(folder / "project")
             return project.settings, *rest
 
         folder, (settings, *rest) = once(name, made)
-        return Project.found(folder / "project", settings).copy(tmp_path / "copy"), *rest
+        return Project.found(folder / "project", settings), *rest
+
+    return project_of
+
+
+@pytest.fixture
+def copy_of(project_of, tmp_path):
+    """The same, but a copy of that project, for a test to spoil."""
+
+    def copy_of(name, make):
+        project, *rest = project_of(name, make)
+        return project.copy(tmp_path / "copy"), *rest
 
     return copy_of
 
 
-@pytest.fixture
-def finished(copy_of, tiny_llama):
-    """The project after a whole run (3 passages a job), for a test to spoil."""
+@pytest.fixture(scope="session")
+def whole_run(project_of, tiny_llama):
+    """The project after a whole run (3 passages a job), which no test may change."""
 
     def make(folder):
         made = Project(folder, tiny_llama)
@@ -132,7 +142,28 @@ def finished(copy_of, tiny_llama):
         made.snakemake()
         return (made,)
 
-    return copy_of("finished", make)[0]
+    return project_of("finished", make)[0]
+
+
+@pytest.fixture
+def finished(whole_run, tmp_path):
+    """The project after a whole run (3 passages a job), for a test to spoil."""
+    return whole_run.copy(tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def with_base(whole_run):
+    """`with_base(folder)`: the project with nothing but its base model and base weight, which take the longest to make,
+    for what is made once."""
+
+    def with_base(folder):
+        made = whole_run.copy(folder)
+        for path in ("data", "results/data", "results/prompts", "results/store", "logs", "benchmarks"):
+            shutil.rmtree(folder / path)
+        shutil.rmtree(folder / f"results/adapters/{made.BASE}/toy")
+        return made
+
+    return with_base
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 
 import browser
 import tiny
-from project import Project, wait_until
+from project import wait_until
 
 RUN = "tiny/rank=2_alpha=32/toy/lr=0.01_epoch=1_direct/aug_model=aug"
 METHODS = ["vanilla", "icl", "prag", "combine"]
@@ -28,12 +28,12 @@ HELDOUT = [{"did": 3, "pid": 0, "kind": "paraphrase", "question": "Which?", "ans
 
 
 @pytest.fixture
-def answered(copy_of, tiny_llama):
+def answered(copy_of, with_base):
     """34 questions of one passage each (one has none), trained and answered, with two methods first and then with all,
     for a test to spoil; `first` and `second` are what the two calls said."""
 
     def make(folder):
-        made = Project(folder, tiny_llama)
+        made = with_base(folder)
         made.settings |= {"passages_per_job": ROWS, "inference_methods": ["vanilla", "prag"], "max_new_tokens": 6}
         made.settings["heldout_pairs"] = 1
         rows = tiny.make_rows(ROWS, passages=1, pairs=4)

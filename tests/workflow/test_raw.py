@@ -39,9 +39,8 @@ def settings(server):
     }
 
 
-def make(folder, model, server, **more):
-    """A project with documents and a table of the same passages; `more`: of the config."""
-    project = Project(folder, model)
+def make(project, server, **more):
+    """Documents and a table of the same passages in a project; `more`: of the config."""
     for key in ("data_dir", "dataset"):
         del project.settings[key]
     tiny.write_documents(project.folder / "docs", DOCUMENTS)
@@ -65,12 +64,12 @@ def at(project, server):
 
 
 @pytest.fixture
-def answered(copy_of, tiny_llama, server):
+def answered(copy_of, with_base, server):
     """The project of documents and questions after a whole run; the server is another one now."""
 
     def run(folder):
         with FakeServer(fake_server.steady, speaker.speak) as server:
-            project = make(folder, tiny_llama, server, source="documents", documents="docs", questions="questions.json")
+            project = make(with_base(folder), server, source="documents", documents="docs", questions="questions.json")
             project.snakemake()
             return project, len(server.asked)
 
@@ -159,7 +158,7 @@ def test_where_nobody_asks_there_are_adapters_and_a_report_and_no_scores(answere
 
 @pytest.mark.all  # tests/unit/augment has it of a job, and tests/unit/plan of the names
 def test_only_what_is_new_is_asked(tmp_path, tiny_llama, server):
-    project = make(tmp_path / "project", tiny_llama, server, source="documents", documents="docs")
+    project = make(Project(tmp_path / "project", tiny_llama), server, source="documents", documents="docs")
     each = 14  # requests of a passage
     project.snakemake("augmented", sample=2)
     assert len(server.asked) == 2 * each
@@ -197,14 +196,14 @@ def all_augmented(project):
 
 def test_a_server_that_cannot_be_there_is_no_matter_for_a_dry_run(tmp_path, tiny_llama):
     with FakeServer() as server:
-        project = make(tmp_path / "project", tiny_llama, server, source="documents", documents="docs")
+        project = make(Project(tmp_path / "project", tiny_llama), server, source="documents", documents="docs")
     said = project.snakemake("-n", augment_base_url="http://nobody.invalid:1/v1").stdout
     assert "augmented_data" in said
 
 
 @pytest.mark.all
 def test_questions_can_come_later_to_a_table_that_nobody_asked_about(tmp_path, tiny_llama, server):
-    project = make(tmp_path / "project", tiny_llama, server, source="passages", corpus="table.jsonl")
+    project = make(Project(tmp_path / "project", tiny_llama), server, source="passages", corpus="table.jsonl")
     said = project.snakemake().stdout
     assert f"{DOCUMENTS} of {DOCUMENTS} adapters are in place" in said
     assert len(project.adapters()) == project.trained() == DOCUMENTS
@@ -220,7 +219,7 @@ def test_questions_can_come_later_to_a_table_that_nobody_asked_about(tmp_path, t
 
 @pytest.mark.all
 def test_questions_find_their_passages_in_a_table(tmp_path, tiny_llama, server):
-    project = make(tmp_path / "project", tiny_llama, server, source="questions", corpus="table.jsonl")
+    project = make(Project(tmp_path / "project", tiny_llama), server, source="questions", corpus="table.jsonl")
     given = {"questions": "questions.json", "retrieve_top_k": 2}
     project.snakemake(**given)
     rows = augmented(project)["total"]
@@ -258,7 +257,7 @@ def test_a_passage_that_a_server_refuses_is_named_and_alone_asked_about_again(tm
         return (400, {}, fake_server.error(too_long)) if "Basalta" in str(body) else "answer"
 
     with FakeServer(temper, speaker.speak) as server:
-        project = make(tmp_path / "project", tiny_llama, server, source="documents", documents="docs")
+        project = make(Project(tmp_path / "project", tiny_llama), server, source="documents", documents="docs")
         process = project.snakemake(check=False, inference_methods=[])
         said = process.stdout
         assert process.returncode != 0
@@ -283,7 +282,7 @@ STRUCK = {
 
 @pytest.mark.all
 def test_augmentation_that_is_struck_goes_on_and_asks_nothing_twice(tmp_path, tiny_llama, server):
-    first = make(tmp_path / "project", tiny_llama, server, source="documents", documents="docs")
+    first = make(Project(tmp_path / "project", tiny_llama), server, source="documents", documents="docs")
     tiny.write_documents(first.folder / "docs", COUNT)
     first.settings |= {"augment_at_once": AT_ONCE}
     undisturbed = first.copy(tmp_path / "undisturbed")
