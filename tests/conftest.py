@@ -29,6 +29,22 @@ look_for_garbage_seldom()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG = (tiny.ROOT / "tests/oracle", tiny.ROOT / "tests/workflow")
+
+
+@pytest.hookimpl(trylast=True)  # after what is not to run is taken out
+def pytest_collection_modifyitems(items):
+    """Two workers are given half of the tests each, and who has none left takes from the end of the other's: so each
+    half begins with half of the long files, and ends with short tests, since none can help with a long one."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    files = list(dict.fromkeys(item.path for item in items if item.path.parent in LONG))
+    rank = {file: 0 if place < len(files) // 2 else 2 for place, file in enumerate(files)}
+    first, short, second = ([item for item in items if rank.get(item.path, 1) == part] for part in range(3))
+    middle = max(len(items) // 2 - len(first), 0)
+    items[:] = [*first, *short[:middle], *second, *short[middle:]]
+
+
 @pytest.fixture(autouse=True)
 def logs_as_before():
     """A job, or a command, that a test runs in its own process sets up the log, which other tests read."""
