@@ -9,6 +9,7 @@ import warnings
 from typing import Any
 
 from .core.errors import LoraryError, explain
+from .core.job import look_for_garbage_seldom
 from .core.values import is_text
 from .plan.config import SAMPLE, load_schema, table
 from .plan.methods import SUM, TOGETHER, named
@@ -107,6 +108,8 @@ def main() -> int:
     if arguments.command == "serve":
         told.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logging.getLogger("lorary.serve").setLevel(logging.INFO)
+    else:
+        look_for_garbage_seldom()
     logging.getLogger("lorary.core.device").setLevel(logging.INFO)  # waiting for a free GPU
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what this locale cannot show, as on stderr
