@@ -418,7 +418,7 @@ def test_a_translators_pairs_are_made_as_the_reference_does():
         ({"translator": "memory", "task_adapter": "warm"}, "translator: memory is not trained over a task_adapter"),
         (
             {"translator": "reference", "keep_sequences": 1},
-            "keep_sequences is of what is trained on answers themselves",
+            "keep_sequences: translator: reference learns from adapters, and from no general questions",
         ),
         ({"translator": "reference", "recipe": "know"}, "leave it at 0 (recipe: know sets keep_directions: 0.9)"),
         ({"translator": "reference", "inference_methods": ["task"]}, "task asks the task adapter alone"),

@@ -208,7 +208,7 @@ def _translator_with(setting: dict[str, Any]) -> Iterator[str]:
         yield f"translator: {name} is not trained over a task_adapter; leave that at null"
     for key in ("keep_directions", "keep_sequences"):
         if setting[key] and KINDS[name].learns_from_adapters:
-            yield f"{key} is of what is trained on answers themselves, and translator: {name} is not; leave it at 0"
+            yield f"{key}: translator: {name} learns from adapters, and from no general questions; leave it at 0"
 
 
 def _run(setting: dict[str, Any]) -> Run:

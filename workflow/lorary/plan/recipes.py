@@ -16,6 +16,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "memory": {
         "translator": "memory",
         "objective": "answers",
+        "keep_sequences": 9,
         "lora_rank": 64,
         "lora_alpha": 64,
         "lora_target_modules": ["24.mlp.down_proj", "25.mlp.down_proj", "26.mlp.down_proj"],
