@@ -137,7 +137,11 @@ def test_a_server_that_stalls_is_asked_again():
     assert len(fake.asked) == 2
 
 
-@pytest.mark.parametrize("after", ["0.3", "in words", email.utils.formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize(  # with names, since the workers of make test have to collect the same ones
+    "after",
+    ["0.3", "in words", email.utils.formatdate(time.time() + 3600, usegmt=True)],
+    ids=["seconds", "words", "date"],
+)
 def test_a_server_that_says_how_long_to_wait_is_heard(after, monkeypatch):
     waits = []
     with FakeServer(in_turn(limited(after)), echo) as fake:
