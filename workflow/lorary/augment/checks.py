@@ -187,13 +187,13 @@ def other_language(text: str, passage: str) -> bool:
     ours, theirs = _script(text), _script(passage)
     if ours and theirs and ours != theirs:
         return True
-    short, known = ({word for word in words(each) if len(word) <= 3} for each in (text, passage))
-    plain = {word for word in words(re.sub(NAME, " ", passage)) if len(word) <= 3}
+    short = {word for word in words(text) if len(word) <= 3 and word.isalpha()}
+    known = {word for word in words(passage) if len(word) <= 3}
+    plain = set(words(re.sub(NAME, " ", passage)))
     if "the" in plain:  # English, whose names say nothing of it: the "de" in Guzmán de Ribera
         known = plain | GRAMMAR
         if TURNED & (set(text) - set(passage)):
             return True
-    short = {word for word in short if word.isalpha()}
     return ours == "LATIN" and len(words(passage)) >= 40 and len(short) >= 3 and not short & known
 
 

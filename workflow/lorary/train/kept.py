@@ -58,21 +58,27 @@ def read_kept(path: str) -> Kept:
 
 def among(passage: Passage, kept: list[Example], count: int, epochs: int) -> Passage:
     """The passage with the sequences of all its epochs, and so many of those kept evenly among them: `count` among 50
-    or fewer of its own, and among more, which would teach it more than so many keep, as many more. With which these
-    begin, its first sequence's ids say, so that passages see different ones."""
-    first, own = zlib.crc32(passage.examples[0].ids.tobytes()), passage.examples * epochs
+    or fewer of its own, and among more, which would teach it more than so many keep, as many more."""
+    own = passage.examples * epochs
     count = count_among(count, len(own))
     woven: list[Example] = []
     for done, example in enumerate(own, start=1):
         woven.append(example)
         seen = len(woven) - done
-        woven += [kept[(first + i) % len(kept)] for i in range(seen, done * count // len(own))]
+        woven += some_of(kept, passage.examples, seen, done * count // len(own))
     return replace(passage, examples=woven)
 
 
 def count_among(count: int, own: int) -> int:
     """How many sequences go among so many `own` ones of a passage, if it is `count` among OWN or fewer."""
     return round(count * max(1.0, own / OWN))
+
+
+def some_of(kept: list[Example], passage: list[Example], start: int, stop: int) -> list[Example]:
+    """The kept sequences from `start` up to `stop`, as a passage with these sequences of its own counts them: with
+    which they begin, its first one's ids say, so that passages see different ones."""
+    first = zlib.crc32(passage[0].ids.tobytes())
+    return [kept[(first + i) % len(kept)] for i in range(start, stop)]
 
 
 def _sha256(tensors: dict[str, np.ndarray], words: dict[str, str]) -> str:

@@ -1,7 +1,6 @@
 """A translator in training on one device: its network, AdamW's state, and a step."""
 
 import math
-import zlib
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +19,7 @@ from ..core.pack import sha256
 from ..core.values import TENSORS
 from ..data.sequences import Example
 from ..train.kept import Kept as Spared
-from ..train.kept import count_among
+from ..train.kept import count_among, some_of
 from ..train.objective import OBJECTIVES, logits_of, losses_of_logits, means
 from ..train.step import pad
 from .kept import Kept
@@ -144,13 +143,11 @@ class Learner:
         return 0.0, {"loss": losses.detach()}
 
     def _kept(self, pair: Pair) -> list[Example]:
-        """Of the general questions that are kept, those that a passage has in this epoch: with which these begin, its
-        first sequence's ids say, so that passages see different ones."""
+        """Of the general questions that are kept, those that a passage has in this epoch."""
         epoch = self.done * self.epochs // self.total
         count = count_among(self.settings.get("keep_sequences", 0), len(pair.examples) * self.epochs)
-        first = zlib.crc32(pair.examples[0].ids.tobytes())
-        share = range(count * epoch // self.epochs, count * (epoch + 1) // self.epochs)
-        return [self.kept[(first + i) % len(self.kept)] for i in share]
+        start, stop = (count * e // self.epochs for e in (epoch, epoch + 1))
+        return some_of(self.kept, pair.examples, start, stop)
 
     def reference(self, flat: Tensor, at_work: Tensor, pairs: list[Pair]) -> tuple[Any, dict[str, Tensor]]:
         """As DyPRAG has it, of a passage's first sequence: cross entropy, how far what the model says with the adapter
